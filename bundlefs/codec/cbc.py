@@ -1,0 +1,56 @@
+"""AES-128-CBC over a stream that is handed over in pieces of any length.
+
+CBC needs only the last 16 bytes of ciphertext to go on, and the up to 15 bytes
+of plaintext that did not fill a block. Both together are a `CbcState`; it makes
+any point of the sealed stream reachable without what lies before it.
+PKCS#7 padding closes the stream once [bundle-format: AES-128-CBC].
+"""
+
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES128
+from cryptography.hazmat.primitives.ciphers.modes import CBC
+
+BLOCK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class CbcState:
+    """Where a stream stands: `chain`, 16 bytes of ciphertext (at first the IV), `carry`, 0 to 15.
+
+    The carry is plaintext, so no `repr` shows either.
+    """
+
+    chain: bytes = field(repr=False)
+    carry: bytes = field(repr=False, default=b"")
+
+
+def advance(key: bytes, state: CbcState, data: bytes) -> tuple[bytes, CbcState]:
+    """Encrypt `data` after `state`: the whole blocks that are full now, and the new state.
+
+    Args:
+        key: 16 bytes.
+        state: what an earlier call left, or `CbcState(iv)`.
+        data: any number of bytes.
+
+    Returns:
+        Ciphertext, a multiple of 16 bytes long, and the state after it.
+    """
+    encryptor = Cipher(AES128(key), CBC(state.chain)).encryptor()
+    joined = state.carry + data
+    whole = len(joined) - len(joined) % BLOCK
+    sealed = encryptor.update(memoryview(joined)[:whole])
+    return sealed, CbcState(sealed[-BLOCK:] or state.chain, joined[whole:])
+
+
+def finish(key: bytes, state: CbcState, data: bytes) -> bytes:
+    """Encrypt the last `data` of the stream and its PKCS#7 padding."""
+    fill = BLOCK - (len(state.carry) + len(data)) % BLOCK
+    sealed, _ = advance(key, state, data + bytes([fill]) * fill)
+    return sealed
+
+
+def sealed_size(plain_size: int) -> int:
+    """Give the size of the padded ciphertext of `plain_size` bytes."""
+    return plain_size - plain_size % BLOCK + BLOCK

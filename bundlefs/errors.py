@@ -1,0 +1,41 @@
+"""The exception tree. It imports nothing, so that every layer may raise.
+
+The text of each error is for a person: what was wrong, with which value, and
+what to do about it. No secret ever goes into one.
+"""
+
+
+class BundlefsError(Exception):
+    """Anything that bundlefs refuses or fails to do. Ends a command with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(BundlefsError):
+    """A value that the user gave cannot be used: change the command."""
+
+    exit_code = 2
+
+
+class KeyFileError(UsageError):
+    """A key or certificate file is unreadable, of the wrong kind, or does not fit another."""
+
+
+class ImageError(BundlefsError):
+    """The image cannot be opened or is of no use as one."""
+
+
+class ImageChangedError(BundlefsError):
+    """The image is no longer what it was when the bundle was made: ESTALE, for good."""
+
+
+class InconsistentError(BundlefsError):
+    """Bytes that must agree do not, so none are handed out: EIO, for good."""
+
+
+class UnknownNameError(BundlefsError):
+    """The bundle has no file of this name: ENOENT."""
+
+
+class MountError(BundlefsError):
+    """The mount cannot be made, found or ended."""

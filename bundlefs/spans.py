@@ -1,0 +1,38 @@
+"""Half-open byte ranges `[start, stop)`. Off-by-one lives here alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """The bytes from `start` up to but without `stop`; empty when they are equal."""
+
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        """Number of bytes, 0 or more."""
+        return self.stop - self.start
+
+    def clip(self, other: "Span") -> "Span":
+        """Give the part of this span that lies in `other`; an empty span where they do not meet."""
+        start = min(max(self.start, other.start), other.stop)
+        return Span(start, max(start, min(self.stop, other.stop)))
+
+    def shift(self, distance: int) -> "Span":
+        """Give the same span `distance` bytes later."""
+        return Span(self.start + distance, self.stop + distance)
+
+
+def ceil_div(dividend: int, divisor: int) -> int:
+    """Give the number of units of `divisor` that hold `dividend`."""
+    return -(-dividend // divisor)
+
+
+def split(span: Span, unit: int) -> Iterator[tuple[int, Span]]:
+    """Cut `span` at multiples of `unit`: `(index of the unit, span within that unit)`."""
+    for index in range(span.start // unit, ceil_div(span.stop, unit) if span.length else 0):
+        base = index * unit
+        yield index, span.clip(Span(base, base + unit)).shift(-base)
