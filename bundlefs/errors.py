@@ -39,3 +39,7 @@ class UnknownNameError(BundlefsError):
 
 class MountError(BundlefsError):
     """The mount cannot be made, found or ended."""
+
+
+class ClosedError(BundlefsError):
+    """The bundle was closed while somebody waited for it: ENOTCONN."""

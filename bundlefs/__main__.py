@@ -1,0 +1,7 @@
+"""`python -m bundlefs` is `bundlefs`."""
+
+import sys
+
+from bundlefs.cli import main
+
+sys.exit(main())

@@ -1,0 +1,367 @@
+"""A bundle as files: names, sizes and bytes, of which the file system is a thin view.
+
+A `Bundle` is made of an image and a `Recipe`. Making one reads nothing but the
+image's extents. What is not known yet is asked for with `sized`, `listed` and
+`reached`, which answer with a future and move the frontier as far as that
+question needs; then `size`, `names` and `read` tell the truth. Nothing here
+guesses, and nothing here waits but `read`.
+
+The number in a part's name has the width that the largest possible part count
+needs, at least two digits, so that names are fixed before anything is made.
+
+Failure is for good: the image's own errors, a changed image, bytes that do not
+agree. Every later question gets the same error.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from bundlefs.codec import tar
+from bundlefs.codec.cbc import sealed_size
+from bundlefs.codec.deflate import (
+    BLOCK_SIZE,
+    GZIP_HEADER,
+    codec_for,
+    gzip_trailer,
+    stored_size,
+)
+from bundlefs.errors import BundlefsError, ClosedError, InconsistentError, UnknownNameError
+from bundlefs.image import Image
+from bundlefs.index import PART_SIZE, Index, part_count
+from bundlefs.keys import Secret, UserKeys, sign, wrap
+from bundlefs.manifest import PLACEHOLDER_DIGEST, Contents, Metadata, WrappedSecrets, render
+from bundlefs.regions import Recipient
+from bundlefs.spans import Span
+from bundlefs.store import BlockStore
+from bundlefs.stream import END, Frontier, Maker, Plan, SealedStream
+from bundlefs.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is made of an image: names, keys and parameters."""
+
+    prefix: str
+    metadata: Metadata
+    recipients: tuple[Recipient, ...]
+    user_keys: UserKeys
+    level: int = 6
+    sparse: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes two bundles of one image and recipe different: the secret and the time."""
+
+    secret: Secret
+    created_ns: int
+
+    @classmethod
+    def new(cls) -> "Identity":
+        """Give one that never was before."""
+        return cls(Secret.generate(), time.time_ns())
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What makes and keeps the blocks."""
+
+    workers: Workers
+    store: BlockStore
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part by number, from 0. It may turn out not to exist."""
+
+    number: int
+
+    @property
+    def span(self) -> Span:
+        """The bytes of the sealed stream that are this part's, if it is a full one."""
+        return Span(self.number * PART_SIZE, (self.number + 1) * PART_SIZE)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFile:
+    """A manifest by its place among the recipients."""
+
+    number: int
+
+
+Entry = Part | ManifestFile
+
+_DONE: Future[None] = Future()
+_DONE.set_result(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a bundle stands; all sizes in bytes.
+
+    `phase` is `idle` (nothing asked for), `indexing` (the frontier moves), `complete` or `failed`.
+    """
+
+    phase: str
+    image: str
+    image_size: int
+    image_bytes_read: int
+    tar_size: int
+    tar_bytes_done: int
+    parts_made: int
+    sealed_bytes: int
+    blocks_compressed: int
+    seconds: float
+    pass_seconds: float
+    error: str | None
+
+
+class _ImageSource:
+    """The tar stream of an image, by its layout."""
+
+    def __init__(self, image: Image, layout: tar.TarLayout) -> None:
+        self._image = image
+        self._layout = layout
+        self.size = layout.size
+
+    def read(self, span: Span) -> bytes:
+        pieces = [
+            self._image.read(piece.span.start, piece.length)
+            if isinstance(piece, tar.FromImage)
+            else piece.data
+            for piece in self._layout.pieces(span)
+        ]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class Bundle:
+    """The files of one bundle. Thread-safe."""
+
+    def __init__(
+        self, image: Image, recipe: Recipe, engine: Engine, identity: Identity | None = None
+    ) -> None:
+        identity = identity or Identity.new()
+        self._image = image
+        self._recipe = recipe
+        self._started = time.monotonic()
+        self.created_ns = identity.created_ns
+        extents = image.extents() if recipe.sparse else None
+        layout = tar.layout(recipe.prefix, image.size, identity.created_ns // 10**9, extents)
+        self._bound = _stored_sealed_size(layout.size)
+        # Stored blocks have no other size than this, so that level 0 knows all at once.
+        self._promised = self._bound if recipe.level == 0 else None
+        self._width = max(2, len(str(part_count(self._bound) - 1)))
+        self._index = Index(identity.secret.iv)
+        self._maker = Maker(_ImageSource(image, layout), codec_for(recipe.level))
+        plan = Plan(identity.secret, self._index, self._maker, self._promised)
+        self._frontier = Frontier(plan, engine.workers, engine.store.put_first)
+        self._stream = SealedStream(plan, engine.workers, engine.store)
+        self._manifest_lock = threading.Lock()
+        self._manifests: dict[int, bytes] = {}
+        self._manifest_sizes: dict[int, int] = {}
+        # Wrapping is randomised, so it is done once.
+        user = wrap(recipe.user_keys.public, identity.secret)
+        self._wrapped = [
+            WrappedSecrets(*wrap(recipient.public, identity.secret), *user)
+            for recipient in recipe.recipients
+        ]
+
+    # Names
+
+    def name(self, entry: Entry) -> str:
+        """Give the file name of an entry."""
+        if isinstance(entry, ManifestFile):
+            return self._recipe.recipients[entry.number].filename
+        return f"{self._recipe.prefix}.part.{entry.number:0{self._width}d}"
+
+    def find(self, name: str) -> Entry:
+        """Give the entry of a name that exists or may turn out to exist.
+
+        Raises:
+            UnknownNameError: no file has this name or ever will.
+        """
+        entry = self._parse(name)
+        if entry is None or self._beyond(entry):
+            raise UnknownNameError(f"no file {name!r} in this bundle")
+        return entry
+
+    def _parse(self, name: str) -> Entry | None:
+        for number, recipient in enumerate(self._recipe.recipients):
+            if name == recipient.filename:
+                return ManifestFile(number)
+        head, dot, digits = name.rpartition(".part.")
+        if dot and head == self._recipe.prefix and digits.isascii() and digits.isdigit():
+            part = Part(int(digits))
+            return part if self.name(part) == name else None
+        return None
+
+    def _beyond(self, entry: Entry) -> bool:
+        limit = self._sealed_size
+        end = self._bound if limit is None else limit
+        return isinstance(entry, Part) and entry.span.start >= end
+
+    @property
+    def _sealed_size(self) -> int | None:
+        totals = self._index.totals
+        return totals.sealed_size if totals else self._promised
+
+    # Questions, answered by a future that holds the error if the bundle fails
+
+    def listed(self) -> Future[None]:
+        """Ask for all names and sizes."""
+        return _DONE if self._sealed_size is not None else self._frontier.when(END)
+
+    def sized(self, entry: Entry) -> Future[None]:
+        """Ask for the size of one entry, or whether it exists."""
+        if self._beyond(entry) or self.known_size(entry) is not None:
+            return _DONE
+        return self._frontier.when(entry.span.stop if isinstance(entry, Part) else END)
+
+    def reached(self, entry: Entry, offset: int, length: int) -> Future[None]:
+        """Ask for these bytes of an entry."""
+        if isinstance(entry, ManifestFile):
+            return self._frontier.when(END)
+        return self._frontier.when(min(entry.span.start + offset + length, entry.span.stop))
+
+    def digested(self, entry: Entry) -> Future[None]:
+        """Ask for the digest of a part."""
+        known = isinstance(entry, Part) and entry.number < len(self._index.part_digests)
+        return _DONE if known else self.reached(entry, 0, PART_SIZE)
+
+    def complete(self) -> Future[None]:
+        """Ask for everything."""
+        return self._frontier.when(END)
+
+    # Answers
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Give all entries, manifests first, as they sort; `listed` must be done."""
+        size = self._sealed_size
+        if size is None:
+            raise BundlefsError("the list of parts is not known yet")
+        manifests = (ManifestFile(number) for number in range(len(self._recipe.recipients)))
+        return (*manifests, *(Part(number) for number in range(part_count(size))))
+
+    def known_size(self, entry: Entry) -> int | None:
+        """Give the size of an entry in bytes, or None if it is not known yet.
+
+        Raises:
+            UnknownNameError: it has turned out not to exist.
+        """
+        size = self._sealed_size
+        if isinstance(entry, ManifestFile):
+            return None if size is None else self._manifest_size(entry)
+        if self._beyond(entry):
+            raise UnknownNameError(f"the bundle ends before {self.name(entry)}")
+        if size is None and self._index.position < entry.span.stop:
+            return None
+        return PART_SIZE if size is None else min(PART_SIZE, size - entry.span.start)
+
+    def digest(self, entry: Entry) -> str:
+        """Give the SHA-1 of a part, in hex; the part must be complete."""
+        if isinstance(entry, ManifestFile):
+            raise UnknownNameError("only parts have a digest of their own")
+        return self._index.part_digests[entry.number]
+
+    def read_fast(self, entry: Entry, offset: int, length: int) -> bytes | memoryview | None:
+        """Give what `read` gives if that takes no time, else None."""
+        if self._frontier.error is not None or isinstance(entry, ManifestFile):
+            return None
+        span = self._part_span(entry, offset, length)
+        return None if self._index.position < span.stop else self._stream.read_fast(span)
+
+    def read(self, entry: Entry, offset: int, length: int) -> bytes | memoryview:
+        """Give the bytes of an entry, short only at its end. Waits; makes them again if need be."""
+        self.reached(entry, offset, length).result()
+        try:
+            if isinstance(entry, ManifestFile):
+                return memoryview(self._manifest(entry))[offset : offset + length]
+            span = self._part_span(entry, offset, length)
+            return self._stream.read(span) if span.length else b""
+        # A reader was promised bytes that cannot be made: nobody may trust the rest.
+        except Exception as error:
+            self._frontier.fail(error)
+            raise
+
+    def _part_span(self, part: Part, offset: int, length: int) -> Span:
+        size = self.known_size(part)
+        end = part.span.start + (PART_SIZE if size is None else size)
+        start = min(part.span.start + offset, end)
+        return Span(start, min(start + length, end))
+
+    # Manifests
+
+    def _manifest_size(self, entry: ManifestFile) -> int:
+        """Give the size of a manifest. It does not depend on the digests in it."""
+        if entry.number not in self._manifest_sizes:
+            names = self._part_names()
+            text = self._render(entry, PLACEHOLDER_DIGEST, [PLACEHOLDER_DIGEST] * len(names))
+            self._manifest_sizes[entry.number] = len(text)
+        return self._manifest_sizes[entry.number]
+
+    def _manifest(self, entry: ManifestFile) -> bytes:
+        """Render once: whoever reads it twice must see the same."""
+        totals = self._index.totals
+        if totals is None:
+            raise BundlefsError("the digests are not known yet")
+        with self._manifest_lock:
+            if entry.number not in self._manifests:
+                text = self._render(entry, totals.digest, self._index.part_digests)
+                if len(text) != self._manifest_size(entry):
+                    raise InconsistentError(f"{self.name(entry)} has another size than was shown")
+                self._manifests[entry.number] = text
+            return self._manifests[entry.number]
+
+    def _part_names(self) -> list[str]:
+        return [self.name(Part(number)) for number in range(part_count(self._sealed_size or 0))]
+
+    def _render(self, entry: ManifestFile, digest: str, digests: Sequence[str]) -> bytes:
+        contents = Contents(
+            name=self._recipe.prefix,
+            size=self._image.size,
+            bundled_size=self._sealed_size or 0,
+            digest=digest,
+            parts=tuple(zip(self._part_names(), digests, strict=True)),
+        )
+        private = self._recipe.user_keys.private
+        wrapped = self._wrapped[entry.number]
+        return render(self._recipe.metadata, contents, wrapped, lambda text: sign(private, text))
+
+    # State
+
+    def fail(self, error: BaseException) -> None:
+        """Fail for good."""
+        self._frontier.fail(error)
+
+    def status(self) -> Status:
+        """Tell where the bundle stands; never waits."""
+        error, totals = self._frontier.error, self._index.totals
+        running = "indexing" if self._frontier.running else "idle"
+        return Status(
+            phase="failed" if error else "complete" if totals else running,
+            image=str(self._image.path),
+            image_size=self._image.size,
+            image_bytes_read=self._image.bytes_read,
+            tar_size=self._maker.size,
+            tar_bytes_done=min(self._index.blocks * BLOCK_SIZE, self._maker.size),
+            parts_made=len(self._index.part_digests),
+            sealed_bytes=self._index.position,
+            blocks_compressed=self._maker.made,
+            seconds=round(time.monotonic() - self._started, 3),
+            pass_seconds=round(self._frontier.seconds, 3),
+            error=str(error) or type(error).__name__ if error else None,
+        )
+
+    def close(self) -> None:
+        """Let go of the image. Whoever waits gets an error."""
+        self._frontier.fail(ClosedError("the mount is ending"))
+
+
+def _stored_sealed_size(tar_size: int) -> int:
+    """Give the size of the sealed stream with stored blocks: level 0's own, others' bound."""
+    blocks, rest = divmod(tar_size, BLOCK_SIZE)
+    deflated = blocks * stored_size(BLOCK_SIZE) + (stored_size(rest) if rest else 0)
+    return sealed_size(len(GZIP_HEADER) + deflated + len(gzip_trailer(0, tar_size)))

@@ -1,0 +1,46 @@
+"""The command line: arguments to configuration to exit code.
+
+One module for each command, with two functions: `add_parser` declares its
+arguments, `run` does it and gives the exit code. Heavy imports stand inside
+`run`, so that `bundlefs status` does not load an event loop.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage. Results go to stdout, all else to stderr.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from bundlefs import __version__
+from bundlefs.cli import mount, status, umount
+from bundlefs.errors import BundlefsError
+
+_INTERRUPTED = 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Give the parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="bundlefs",
+        description="Show a raw disk image as an EC2 instance-store bundle: a read-only directory"
+        " of part files and manifests, made as they are read. Any copy tool uploads it.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"bundlefs {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (mount, umount, status):
+        module.add_parser(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and give its exit code. Every error is one line on stderr."""
+    arguments = parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except BundlefsError as error:
+        print(f"bundlefs: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return code

@@ -1,0 +1,28 @@
+"""`bundlefs umount`: end a mount, also one whose process is gone."""
+
+import argparse
+from pathlib import Path
+
+from bundlefs.cli.common import Subparsers
+from bundlefs.mountpoint import unmount
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "umount",
+        help="unmount and wait for the mount's process to end",
+        description="Unmount MOUNTPOINT and wait until its process has ended.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT")
+    parser.add_argument(
+        "-l", "--lazy", action="store_true", help="detach now, end when nobody uses it any more"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Unmount."""
+    unmount(arguments.mountpoint, lazy=arguments.lazy)
+    return 0

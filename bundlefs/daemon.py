@@ -1,0 +1,43 @@
+"""Going to the background: a child that carries on, a parent that says how it went."""
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+
+def in_background(work: Callable[[Callable[[], None]], int]) -> int:
+    """Run `work(ready)` in a child of its own session; return 0 once it has called `ready`.
+
+    If it ends before, return what it returned; it has said why on stderr, which stays
+    the caller's until then.
+    """
+    reader, writer = os.pipe()
+    if os.fork():
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            answer = pipe.read(1)
+        return answer[0] if answer else 1
+    os.close(reader)
+    os.setsid()
+    code = 1
+    try:
+        code = work(lambda: _let_go(writer))
+    finally:
+        with suppress(OSError):
+            os.write(writer, bytes([code]))
+        # The parent's own clean-up (buffers, atexit) is not this process's to do twice.
+        os._exit(code)
+
+
+def _let_go(writer: int) -> None:
+    """Tell the parent that all is well, and leave its terminal and folder."""
+    os.chdir("/")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with Path(os.devnull).open("r+b") as null:
+        for number in (0, 1, 2):
+            os.dup2(null.fileno(), number)
+    os.write(writer, b"\0")
+    os.close(writer)

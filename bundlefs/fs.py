@@ -1,0 +1,297 @@
+"""The FUSE handlers: inodes, handles, waiting, and the table of errnos. No byte logic.
+
+    /                         the bundle: opening it asks for everything
+      PREFIX.manifest.xml ... PREFIX.part.NN ...
+      .bundlefs/              never listed
+        status.json           where the bundle stands; always answers at once
+
+Waiting is harmless in `getattr`, `opendir`, `read` and `getxattr`, and nowhere
+else: while a `lookup` or a `readdir` is unanswered, the kernel sends no other
+lookup in that directory. So `lookup` of a part whose size is not known answers
+with size 0 and timeouts of 0; the kernel then asks `getattr`, which waits.
+
+An exception that is not a FUSEError ends the whole mount in pyfuse3, so every
+handler goes through `_handler`, and the errno is chosen in `_errno` alone.
+
+Concurrency: all of this runs in the event loop's thread. Who waits for the
+frontier waits for a future, not in a thread; what computes goes to a thread.
+"""
+
+import errno
+import functools
+import json
+import logging
+import os
+import stat
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict
+from typing import Any, ParamSpec, TypeVar, cast
+
+import pyfuse3
+import trio
+
+from bundlefs.bundle import Bundle, Entry, ManifestFile, Part
+from bundlefs.errors import (
+    BundlefsError,
+    ClosedError,
+    ImageChangedError,
+    UnknownNameError,
+)
+from bundlefs.mountpoint import CONTROL_NAME, STATUS_NAME
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_CONTROL, _STATUS = pyfuse3.ROOT_INODE + 1, pyfuse3.ROOT_INODE + 2
+_FIRST_MANIFEST, _FIRST_PART = 1 << 10, 1 << 20
+
+DIGEST_XATTR = b"user.bundlefs.sha1"
+
+FOREVER = 365 * 86400.0
+"""Seconds for which the kernel may remember what never changes."""
+
+_READ_THREADS = 64
+
+_ERRNOS: tuple[tuple[type[Exception], int], ...] = (
+    (UnknownNameError, errno.ENOENT),
+    (ImageChangedError, errno.ESTALE),
+    (ClosedError, errno.ENOTCONN),
+    (BundlefsError, errno.EIO),
+)
+
+
+def _errno(error: Exception) -> int:
+    """Choose what the caller sees: the image's own errno, or the table's."""
+    if isinstance(error, OSError):
+        return error.errno or errno.EIO
+    for kind, number in _ERRNOS:
+        if isinstance(error, kind):
+            return number
+    log.error("unexpected error in a handler", exc_info=error)
+    return errno.EIO
+
+
+def _handler(
+    method: Callable[P, Coroutine[Any, Any, R]],
+) -> Callable[P, Coroutine[Any, Any, R]]:
+    @functools.wraps(method)
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await method(*args, **kwargs)
+        except pyfuse3.FUSEError:
+            raise
+        except Exception as error:
+            raise pyfuse3.FUSEError(_errno(error)) from error
+
+    return guarded
+
+
+async def until(future: Future[None]) -> None:
+    """Wait for a future in the event loop; raise the error that it holds."""
+    if not future.done():
+        event = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def wake(_: Future[None]) -> None:
+            try:
+                token.run_sync_soon(event.set)
+            except trio.RunFinishedError:
+                log.debug("a future was done after the event loop")
+
+        future.add_done_callback(wake)
+        await event.wait()
+    future.result()
+
+
+def _inode(entry: Entry) -> int:
+    base = _FIRST_PART if isinstance(entry, Part) else _FIRST_MANIFEST
+    return base + entry.number
+
+
+def _entry(inode: int) -> Entry:
+    if inode >= _FIRST_PART:
+        return Part(inode - _FIRST_PART)
+    if inode >= _FIRST_MANIFEST:
+        return ManifestFile(inode - _FIRST_MANIFEST)
+    raise pyfuse3.FUSEError(errno.ENOENT)
+
+
+class BundleOperations(pyfuse3.Operations):
+    """The handlers for one bundle. `about` is added to the status: facts of the mount."""
+
+    def __init__(self, bundle: Bundle, umask: int, about: dict[str, object]) -> None:
+        super().__init__()
+        self._bundle = bundle
+        self._umask = umask
+        self._about = about
+        self._limiter = trio.CapacityLimiter(_READ_THREADS)
+        self._snapshots: dict[int, bytes] = {}
+        self._listings: dict[int, Sequence[tuple[str, int]]] = {}
+        self._handles = 0
+
+    # Attributes
+
+    def _attributes(self, inode: int, size: int | None) -> pyfuse3.EntryAttributes:
+        """Give the attributes of a file, for good; with no size, of a name for an instant."""
+        attributes = pyfuse3.EntryAttributes()
+        attributes.st_ino = pyfuse3.InodeT(inode)
+        attributes.st_mode = pyfuse3.ModeT(stat.S_IFREG | (0o444 & ~self._umask))
+        attributes.st_nlink = 1
+        attributes.st_size = size or 0
+        attributes.st_blocks = -(-attributes.st_size // 512)
+        attributes.st_blksize = 1 << 20
+        attributes.attr_timeout = attributes.entry_timeout = 0.0 if size is None else FOREVER
+        return self._owned(attributes)
+
+    def _directory(self, inode: int) -> pyfuse3.EntryAttributes:
+        attributes = self._attributes(inode, 0)
+        attributes.st_mode = pyfuse3.ModeT(stat.S_IFDIR | (0o555 & ~self._umask))
+        attributes.st_nlink = 2
+        return attributes
+
+    def _owned(self, attributes: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
+        attributes.st_uid, attributes.st_gid = os.getuid(), os.getgid()
+        created = self._bundle.created_ns
+        attributes.st_mtime_ns = attributes.st_ctime_ns = attributes.st_atime_ns = created
+        return attributes
+
+    @_handler
+    async def lookup(
+        self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Never wait here: see the module's head."""
+        text = os.fsdecode(name)
+        if parent_inode == _CONTROL and text == STATUS_NAME:
+            return self._attributes(_STATUS, None)
+        if parent_inode != pyfuse3.ROOT_INODE:
+            raise pyfuse3.FUSEError(errno.ENOENT)
+        if text == CONTROL_NAME:
+            return self._directory(_CONTROL)
+        entry = self._bundle.find(text)
+        return self._attributes(_inode(entry), self._bundle.known_size(entry))
+
+    @_handler
+    async def getattr(
+        self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Wait until the size is known, and tell it."""
+        if inode in (pyfuse3.ROOT_INODE, _CONTROL):
+            return self._directory(inode)
+        if inode == _STATUS:
+            return self._attributes(inode, None)
+        entry = _entry(inode)
+        await until(self._bundle.sized(entry))
+        return self._attributes(inode, self._bundle.known_size(entry))
+
+    # Directories
+
+    @_handler
+    async def opendir(
+        self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.FileHandleT:
+        """Wait until all names and sizes are known."""
+        names: list[tuple[str, int]] = []
+        if inode == pyfuse3.ROOT_INODE:
+            await until(self._bundle.listed())
+            names = [(self._bundle.name(entry), _inode(entry)) for entry in self._bundle.entries()]
+        handle = self._new_handle()
+        self._listings[handle] = names
+        return handle
+
+    def _new_handle(self) -> pyfuse3.FileHandleT:
+        # Below the inodes of the entries, which are their own handles.
+        self._handles -= 1
+        return pyfuse3.FileHandleT((1 << 63) + self._handles)
+
+    @_handler
+    async def readdir(
+        self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken
+    ) -> None:
+        """Never wait here: see the module's head."""
+        names = self._listings[fh]
+        for number in range(start_id, len(names)):
+            name, inode = names[number]
+            attributes = self._attributes(inode, self._bundle.known_size(_entry(inode)))
+            encoded = pyfuse3.FileNameT(os.fsencode(name))
+            if not pyfuse3.readdir_reply(token, encoded, attributes, number + 1):
+                return
+
+    @_handler
+    async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
+        """Forget the listing."""
+        self._listings.pop(fh, None)
+
+    # Files
+
+    @_handler
+    async def open(
+        self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.FileInfo:
+        """Start nothing: sinks open every file once while they list."""
+        if inode == _STATUS:
+            handle = self._new_handle()
+            self._snapshots[handle] = self._status()
+            return pyfuse3.FileInfo(fh=handle, direct_io=True)
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(_inode(_entry(inode))), keep_cache=True)
+
+    def _status(self) -> bytes:
+        return json.dumps(asdict(self._bundle.status()) | self._about, indent=1).encode() + b"\n"
+
+    @_handler
+    async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
+        """Give exactly what was asked for, short only at the end of the file."""
+        snapshot = self._snapshots.get(fh)
+        if snapshot is not None:
+            return snapshot[off : off + size]
+        entry = _entry(fh)
+        data = self._bundle.read_fast(entry, off, size)
+        if data is None:
+            await until(self._bundle.reached(entry, off, size))
+            data = await trio.to_thread.run_sync(
+                self._bundle.read, entry, off, size, limiter=self._limiter
+            )
+        # pyfuse3 takes any buffer; its annotation says bytes.
+        return cast("bytes", data)
+
+    @_handler
+    async def release(self, fh: pyfuse3.FileHandleT) -> None:
+        """Forget the snapshot of a status file."""
+        self._snapshots.pop(fh, None)
+
+    # The rest
+
+    @_handler
+    async def getxattr(
+        self, inode: pyfuse3.InodeT, name: pyfuse3.XAttrNameT, ctx: pyfuse3.RequestContext
+    ) -> bytes:
+        """Give the SHA-1 of a part, once it is complete."""
+        if name != DIGEST_XATTR or inode < _FIRST_PART:
+            raise pyfuse3.FUSEError(errno.ENODATA)
+        entry = _entry(inode)
+        await until(self._bundle.digested(entry))
+        return self._bundle.digest(entry).encode()
+
+    @_handler
+    async def listxattr(
+        self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
+    ) -> Sequence[pyfuse3.XAttrNameT]:
+        """Give the names of the extended attributes."""
+        return [pyfuse3.XAttrNameT(DIGEST_XATTR)] if inode >= _FIRST_PART else []
+
+    @_handler
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        """Show the sealed bytes as a full file system."""
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = 512
+        data.f_blocks = -(-self._bundle.status().sealed_bytes // 512)
+        data.f_bfree = data.f_bavail = 0
+        data.f_files = data.f_ffree = data.f_favail = 0
+        data.f_namemax = 255
+        return data
+
+    @_handler
+    async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
+        """Nothing to forget: an inode is a number that follows from the name."""

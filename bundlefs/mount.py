@@ -1,0 +1,119 @@
+"""The mount session: FUSE options, readiness, signals. Nothing here knows what a part is."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from bundlefs.bundle import Bundle
+from bundlefs.errors import MountError
+from bundlefs.fs import BundleOperations
+
+log = logging.getLogger(__name__)
+
+_MAX_TASKS = 10_000
+"""Each waiting reader holds one; pyfuse3's 99 would stop the mount at a hundred readers."""
+_TICK_SECONDS = 0.5
+_READ_AHEAD_KIB = 1024
+_MAX_BACKGROUND = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """How to mount: where, as what, with which FUSE options (`name` or `name=value`)."""
+
+    mountpoint: Path
+    source: str
+    options: frozenset[str]
+    umask: int
+
+
+def serve(
+    bundle: Bundle,
+    session: Session,
+    ready: Callable[[], None],
+    tick: Callable[[], None] | None = None,
+) -> None:
+    """Mount, call `ready` when the mount answers, and return when it has ended.
+
+    `tick` is called twice a second, for who shows progress; without it an idle mount sleeps.
+    """
+    about: dict[str, object] = {"mountpoint": str(session.mountpoint), "pid": os.getpid()}
+    operations = BundleOperations(bundle, session.umask, about)
+    with _fuse(operations, session):
+        trio.run(_run, bundle, session, ready, tick)
+
+
+@contextmanager
+def _fuse(operations: pyfuse3.Operations, session: Session) -> Iterator[None]:
+    options = {*pyfuse3.default_options, "ro", f"fsname={session.source}", "subtype=bundlefs"}
+    # libfuse explains itself on stderr alone.
+    try:
+        pyfuse3.init(operations, str(session.mountpoint), options | session.options)
+    except RuntimeError as error:
+        given = ",".join(sorted(session.options)) or "none"
+        raise MountError(
+            f"FUSE refused to mount on {session.mountpoint} (options: {given}); see the line before"
+        ) from error
+    try:
+        yield
+    finally:
+        pyfuse3.close(unmount=True)
+
+
+async def _run(
+    bundle: Bundle,
+    session: Session,
+    ready: Callable[[], None],
+    tick: Callable[[], None] | None,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_end_on_signal, bundle)
+        nursery.start_soon(_greet, session, ready)
+        if tick:
+            nursery.start_soon(_call_often, tick)
+        await pyfuse3.main(max_tasks=_MAX_TASKS)
+        nursery.cancel_scope.cancel()
+
+
+async def _call_often(tick: Callable[[], None]) -> None:
+    while True:
+        tick()
+        await trio.sleep(_TICK_SECONDS)
+
+
+async def _end_on_signal(bundle: Bundle) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("%s: unmounting", signal.Signals(number).name)
+            # Those who wait must be answered before pyfuse3's tasks can end.
+            bundle.close()
+            pyfuse3.terminate()
+            return
+
+
+async def _greet(session: Session, ready: Callable[[], None]) -> None:
+    """Ask the mount for its own attributes: when it answers, it is ready."""
+    about = await trio.to_thread.run_sync(os.stat, session.mountpoint)
+    await trio.to_thread.run_sync(_tune, about.st_dev)
+    log.info("mounted on %s", session.mountpoint)
+    ready()
+
+
+def _tune(device: int) -> None:
+    """Ask the kernel for larger and more reads at once; only root may, and all works without."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for path, value in (
+        (f"/sys/class/bdi/{number}/read_ahead_kb", _READ_AHEAD_KIB),
+        (f"/sys/fs/fuse/connections/{os.minor(device)}/max_background", _MAX_BACKGROUND),
+    ):
+        try:
+            Path(path).write_text(str(value), encoding="ascii")
+        except OSError as error:
+            log.debug("%s: %s", path, error.strerror)

@@ -1,0 +1,124 @@
+"""Mountpoints seen from outside: whether one can be mounted on, its status, its end.
+
+No event loop and no FUSE library here, so that `bundlefs status` and `umount` start at once.
+"""
+
+import json
+import logging
+import os
+import re
+import select
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bundlefs.errors import MountError
+
+log = logging.getLogger(__name__)
+
+FS_TYPE = "fuse.bundlefs"
+CONTROL_NAME = ".bundlefs"
+STATUS_NAME = "status.json"
+_END_SECONDS = 30
+
+
+def check_mountpoint(path: Path) -> Path:
+    """Give the absolute path of a folder that can be mounted on.
+
+    Raises:
+        MountError: it cannot, or FUSE is not there.
+    """
+    try:
+        where = path.resolve(strict=True)
+        names = os.listdir(where)  # noqa: PTH208  # its OSErrors carry the text we show
+    except OSError as error:
+        hint = "; make it with mkdir" if isinstance(error, FileNotFoundError) else ""
+        if not isinstance(error, FileNotFoundError) and find_mount(path.absolute()):
+            hint = f"; a dead mount? try: bundlefs umount {path}"
+        raise MountError(f"mountpoint {path}: {error.strerror}{hint}") from error
+    if os.path.ismount(where):
+        raise MountError(f"mountpoint {path} is already a mount; choose another or unmount it")
+    if names:
+        raise MountError(f"mountpoint {path} is not empty ({names[0]!r} is in it); choose another")
+    _check_fuse()
+    return where
+
+
+def _check_fuse() -> None:
+    if not Path("/dev/fuse").exists():
+        raise MountError(
+            "FUSE is not there (/dev/fuse is missing): try `modprobe fuse`;"
+            " in a container give it --device /dev/fuse --cap-add SYS_ADMIN"
+        )
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        raise MountError("fusermount3 is not there: install the package fuse3")
+
+
+def find_mount(path: Path) -> str | None:
+    """Give the file-system type of what is mounted at exactly this absolute path, or None."""
+    found = None
+    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            fields = line.split(" ")
+            point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
+            if point == os.fspath(path):
+                found = fields[fields.index("-") + 1]
+    return found
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """Give what a mount says of itself.
+
+    Raises:
+        MountError: there is no bundlefs mount, or its process is gone.
+    """
+    try:
+        text = (path / CONTROL_NAME / STATUS_NAME).read_text(encoding="utf-8")
+    except OSError as error:
+        hint = f"`findmnt -t {FS_TYPE}` lists the mounts"
+        if find_mount(path.absolute()) == FS_TYPE:
+            hint = f"its process is gone; run: bundlefs umount {path}"
+        raise MountError(f"no bundlefs answers at {path} ({error.strerror}); {hint}") from error
+    status: dict[str, Any] = json.loads(text)
+    return status
+
+
+def unmount(path: Path, *, lazy: bool) -> None:
+    """Unmount a bundlefs mount and wait until its process has ended.
+
+    Raises:
+        MountError: it is none, or it is busy.
+    """
+    where = Path(os.path.abspath(path))  # noqa: PTH100  # resolve() fails on a dead mount
+    with suppress(OSError):
+        where = where.resolve()
+    if find_mount(where) != FS_TYPE:
+        raise MountError(f"{path} is not a bundlefs mount; `findmnt -t {FS_TYPE}` lists them")
+    process = _process_of(where)
+    command = ["fusermount3", "-u", *(["-z"] if lazy else []), str(where)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # argv, no shell
+    if done.returncode:
+        raise MountError(
+            f"cannot unmount {path}: {done.stderr.strip()}; `fuser -vm {path}` shows who uses it,"
+            " --lazy detaches it all the same"
+        )
+    if process is not None:
+        _await_end(process, lazy=lazy)
+
+
+def _process_of(where: Path) -> int | None:
+    """Give a pidfd of the mount's process, or None if it is gone."""
+    try:
+        return os.pidfd_open(int(read_status(where)["pid"]))
+    except (OSError, MountError):
+        return None
+
+
+def _await_end(process: int, *, lazy: bool) -> None:
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    if not poll.poll(0 if lazy else _END_SECONDS * 1000) and not lazy:
+        log.warning("unmounted; its process has not ended within %d s", _END_SECONDS)
+    os.close(process)

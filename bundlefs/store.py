@@ -1,0 +1,179 @@
+"""Where sealed blocks are kept, so that a second reader costs no second compression.
+
+Nothing here is needed for correctness: a block that is not kept is made again.
+Three places, asked in this order:
+
+- *recent*: the blocks used last, least recently used out first. It always exists
+  (`RECENT_SIZE`), since a block is read in several pieces and by several readers.
+- *kept*: the first blocks that the frontier seals, up to `--cache-size`. It keeps
+  the beginning and evicts nothing: an upload after the index pass starts at part 0,
+  and a sequential scan through a least-recently-used cache would never hit.
+- *spill*: all blocks, in a file with no name in `--cache-dir`. The kernel removes
+  it when the process ends, however it ends. A checksum guards what is read back.
+
+What is kept is ciphertext: no secret is written.
+
+Concurrency: one lock around the memory; the file is written by the sealing lane
+alone, at offsets of its own, and read with `pread`.
+"""
+
+import errno
+import logging
+import os
+import tempfile
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from bundlefs.codec.deflate import crc32
+from bundlefs.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+RECENT_SIZE = 32 << 20
+
+
+class Spill:
+    """Blocks in an unnamed file: a cache of any size that cannot be left behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = _open_unnamed(folder)
+        self._folder = folder
+        self._end = 0
+        self._places: dict[int, tuple[int, int, int]] = {}
+        self._full = False
+
+    def put(self, block: int, data: bytes) -> None:
+        """Keep `data`; after a first failure to write, keep nothing more."""
+        if self._full or block in self._places:
+            return
+        try:
+            self._write(data)
+        except OSError as error:
+            self._full = True
+            log.warning(
+                "block cache in %s: %s; going on without it (%d blocks are kept)",
+                self._folder,
+                error.strerror,
+                len(self._places),
+            )
+        else:
+            self._places[block] = (self._end, len(data), crc32(data))
+            self._end += len(data)
+
+    def _write(self, data: bytes) -> None:
+        done = 0
+        while done < len(data):
+            written = os.pwrite(self._file, memoryview(data)[done:], self._end + done)
+            if not written:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            done += written
+
+    def __contains__(self, block: int) -> bool:
+        return block in self._places
+
+    def get(self, block: int) -> bytes | None:
+        """Give the block if it was kept and reads back as it was written."""
+        place = self._places.get(block)
+        if place is None:
+            return None
+        offset, length, checksum = place
+        try:
+            data = os.pread(self._file, length, offset)
+        except OSError as error:
+            data, reason = b"", error.strerror
+        else:
+            reason = "it does not read back as written"
+        if len(data) == length and crc32(data) == checksum:
+            return data
+        del self._places[block]
+        log.warning("block cache in %s: block %d dropped: %s", self._folder, block, reason)
+        return None
+
+    def close(self) -> None:
+        """Give the space back."""
+        os.close(self._file)
+
+
+def _open_unnamed(folder: Path) -> int:
+    """Open a file that only this process can reach, mode 0600."""
+    flags = os.O_RDWR | os.O_CLOEXEC
+    try:
+        try:
+            return os.open(folder, flags | os.O_TMPFILE | os.O_EXCL, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                raise
+        # File systems without O_TMPFILE: a name for an instant.
+        handle, name = tempfile.mkstemp(prefix=".bundlefs-", dir=folder)
+        Path(name).unlink()
+    except OSError as error:
+        raise UsageError(
+            f"cache folder {folder}: {error.strerror}; give --cache-dir a writable folder"
+        ) from error
+    return handle
+
+
+class BlockStore:
+    """Sealed blocks by number, in memory up to a limit and optionally on disk."""
+
+    def __init__(self, memory: int, spill: Spill | None = None) -> None:
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[int, bytes] = OrderedDict()
+        self._recent_size = 0
+        self._kept: dict[int, bytes] = {}
+        self._room = memory
+        self._spill = spill
+
+    def put_first(self, block: int, data: bytes) -> None:
+        """Keep a block that the frontier has just sealed."""
+        with self._lock:
+            if len(data) <= self._room:
+                self._room -= len(data)
+                self._kept[block] = data
+            else:
+                self._add_recent(block, data)
+        if self._spill:
+            self._spill.put(block, data)
+
+    def put_again(self, block: int, data: bytes) -> None:
+        """Keep a block that was made again: it is likely to be read on."""
+        with self._lock:
+            self._add_recent(block, data)
+
+    def get_fast(self, block: int) -> bytes | None:
+        """Give the block if it is in memory; never waits for a disk."""
+        with self._lock:
+            data = self._kept.get(block)
+            if data is None and (data := self._recent.get(block)) is not None:
+                self._recent.move_to_end(block)
+            return data
+
+    def has(self, block: int) -> bool:
+        """Tell whether the block is kept anywhere (it may be gone a moment later)."""
+        return (
+            block in self._kept
+            or block in self._recent
+            or (self._spill is not None and block in self._spill)
+        )
+
+    def get(self, block: int) -> bytes | None:
+        """Give the block if it is kept anywhere."""
+        data = self.get_fast(block)
+        if data is None and self._spill and (data := self._spill.get(block)) is not None:
+            self.put_again(block, data)
+        return data
+
+    def _add_recent(self, block: int, data: bytes) -> None:
+        self._recent_size += len(data) - len(self._recent.pop(block, b""))
+        self._recent[block] = data
+        while self._recent_size > RECENT_SIZE:
+            self._recent_size -= len(self._recent.popitem(last=False)[1])
+
+    def close(self) -> None:
+        """Drop everything."""
+        with self._lock:
+            self._kept.clear()
+            self._recent.clear()
+        if self._spill:
+            self._spill.close()

@@ -1,0 +1,57 @@
+"""The only place that starts threads.
+
+`Workers` has two kinds. The *pool*, `jobs` threads, makes blocks: reading,
+deflating, checksums, all in code that releases the GIL. A *lane* is one thread
+that does what must stay in order: one lane seals, one digests. Neither knows
+an event loop; whoever waits, waits on a `concurrent.futures.Future`.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+
+def default_jobs() -> int:
+    """Give the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class Workers:
+    """The threads of one mount: a pool of `jobs`, and lanes. Threads start when first needed."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        self._pool = ThreadPoolExecutor(jobs, "block")
+        self._lanes: list[ThreadPoolExecutor] = []
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Have a pool thread do `work`; first come, first served."""
+        return self._pool.submit(work)
+
+    def lane(self, name: str) -> Executor:
+        """Give a new executor of one thread, which keeps the order of what it is given."""
+        lane = ThreadPoolExecutor(1, name)
+        self._lanes.append(lane)
+        return lane
+
+    def close(self) -> None:
+        """Let running work end, drop what waits. Lanes end first: they wait for the pool."""
+        for executor in (*self._lanes, self._pool):
+            executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (*self._lanes, self._pool):
+            executor.shutdown(wait=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
