@@ -130,8 +130,9 @@ class Image:
         """Give where the image has data: sorted, disjoint, none empty or touching the next.
 
         All else reads as zeros. One extent over all for a block device; for a file system that
-        keeps no holes, Linux itself answers so [lseek(2)]. What a file system calls a hole may differ from one call to the
-        next though no byte does (allocated but unwritten space): ask once for one bundle.
+        keeps no holes, Linux itself answers so [lseek(2)]. What a file system calls a hole may
+        differ from one call to the next though no byte does (allocated but unwritten space): ask
+        once for one bundle.
 
         Raises:
             ImageChangedError: the image is not what was opened.
