@@ -266,21 +266,21 @@ class Bundle:
             raise UnknownNameError("only parts have a digest of their own")
         return self._index.part_digests[entry.number]
 
-    def read_fast(self, entry: Entry, offset: int, length: int) -> bytes | memoryview | None:
+    def read_fast(self, entry: Entry, offset: int, length: int) -> memoryview | None:
         """Give what `read` gives if that takes no time, else None."""
         if self._frontier.error is not None or isinstance(entry, ManifestFile):
             return None
         span = self._part_span(entry, offset, length)
         return None if self._index.position < span.stop else self._stream.read_fast(span)
 
-    def read(self, entry: Entry, offset: int, length: int) -> bytes | memoryview:
+    def read(self, entry: Entry, offset: int, length: int) -> memoryview:
         """Give the bytes of an entry, short only at its end. Waits; makes them again if need be."""
         self.reached(entry, offset, length).result()
         try:
             if isinstance(entry, ManifestFile):
                 return memoryview(self._manifest(entry))[offset : offset + length]
             span = self._part_span(entry, offset, length)
-            return self._stream.read(span) if span.length else b""
+            return self._stream.read(span) if span.length else memoryview(b"")
         # A reader was promised bytes that cannot be made: nobody may trust the rest.
         except Exception as error:
             self._frontier.fail(error)

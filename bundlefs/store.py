@@ -43,7 +43,7 @@ class Spill:
         self._places: dict[int, tuple[int, int, int]] = {}
         self._full = False
 
-    def put(self, block: int, data: bytes) -> None:
+    def put(self, block: int, data: memoryview) -> None:
         """Keep `data`; after a first failure to write, keep nothing more."""
         if self._full or block in self._places:
             return
@@ -61,10 +61,10 @@ class Spill:
             self._places[block] = (self._end, len(data), crc32(data))
             self._end += len(data)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: memoryview) -> None:
         done = 0
         while done < len(data):
-            written = os.pwrite(self._file, memoryview(data)[done:], self._end + done)
+            written = os.pwrite(self._file, data[done:], self._end + done)
             if not written:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             done += written
@@ -72,7 +72,7 @@ class Spill:
     def __contains__(self, block: int) -> bool:
         return block in self._places
 
-    def get(self, block: int) -> bytes | None:
+    def get(self, block: int) -> memoryview | None:
         """Give the block if it was kept and reads back as it was written."""
         place = self._places.get(block)
         if place is None:
@@ -85,7 +85,7 @@ class Spill:
         else:
             reason = "it does not read back as written"
         if len(data) == length and crc32(data) == checksum:
-            return data
+            return memoryview(data)
         del self._places[block]
         log.warning("block cache in %s: block %d dropped: %s", self._folder, block, reason)
         return None
@@ -119,13 +119,13 @@ class BlockStore:
 
     def __init__(self, memory: int, spill: Spill | None = None) -> None:
         self._lock = threading.Lock()
-        self._recent: OrderedDict[int, bytes] = OrderedDict()
+        self._recent: OrderedDict[int, memoryview] = OrderedDict()
         self._recent_size = 0
-        self._kept: dict[int, bytes] = {}
+        self._kept: dict[int, memoryview] = {}
         self._room = memory
         self._spill = spill
 
-    def put_first(self, block: int, data: bytes) -> None:
+    def put_first(self, block: int, data: memoryview) -> None:
         """Keep a block that the frontier has just sealed."""
         with self._lock:
             if len(data) <= self._room:
@@ -136,12 +136,12 @@ class BlockStore:
         if self._spill:
             self._spill.put(block, data)
 
-    def put_again(self, block: int, data: bytes) -> None:
+    def put_again(self, block: int, data: memoryview) -> None:
         """Keep a block that was made again: it is likely to be read on."""
         with self._lock:
             self._add_recent(block, data)
 
-    def get_fast(self, block: int) -> bytes | None:
+    def get_fast(self, block: int) -> memoryview | None:
         """Give the block if it is in memory; never waits for a disk."""
         with self._lock:
             data = self._kept.get(block)
@@ -157,14 +157,14 @@ class BlockStore:
             or (self._spill is not None and block in self._spill)
         )
 
-    def get(self, block: int) -> bytes | None:
+    def get(self, block: int) -> memoryview | None:
         """Give the block if it is kept anywhere."""
         data = self.get_fast(block)
         if data is None and self._spill and (data := self._spill.get(block)) is not None:
             self.put_again(block, data)
         return data
 
-    def _add_recent(self, block: int, data: bytes) -> None:
+    def _add_recent(self, block: int, data: memoryview) -> None:
         self._recent_size += len(data) - len(self._recent.pop(block, b""))
         self._recent[block] = data
         while self._recent_size > RECENT_SIZE:

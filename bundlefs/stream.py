@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -98,7 +98,7 @@ class Plan:
     promised_size: int | None = None
 
 
-Keep = Callable[[int, bytes], None]
+Keep = Callable[[int, memoryview], None]
 """Takes the number and the sealed bytes of each block, before anyone hears of it."""
 
 
@@ -151,9 +151,10 @@ class Sealer:
         self._keep(block, sealed)
         self._index.append(len(made.deflated), after, made.crc)
 
-    def _seal_last(self, sealed: bytes, after: cbc.CbcState, made: MadeBlock) -> None:
+    def _seal_last(self, head: memoryview, after: cbc.CbcState, made: MadeBlock) -> None:
         crc, digest = self._plain.results()
-        sealed += cbc.finish(self._key, after, gzip_trailer(crc, self._plan.maker.size))
+        tail = cbc.finish(self._key, after, gzip_trailer(crc, self._plan.maker.size))
+        sealed = _joined((head, tail))
         end = self._index.position + len(sealed)
         log.info("the bundle is complete: %s bytes of it in %d blocks", f"{end:,}", self._last + 1)
         promised = self._plan.promised_size
@@ -166,9 +167,9 @@ class Sealer:
         totals = Totals(crc, digest, end)
         self._index.append_last(len(made.deflated), after, made.crc, totals)
 
-    def _digest_parts(self, sealed: bytes) -> None:
+    def _digest_parts(self, sealed: memoryview) -> None:
         start = self._index.position
-        rest = memoryview(sealed)
+        rest = sealed
         for _, span in split(Span(start, start + len(sealed)), PART_SIZE):
             self._part.update(rest[: span.length])
             rest = rest[span.length :]
@@ -292,9 +293,9 @@ class SealedStream:
         self._workers = workers
         self._store = store
         self._lock = threading.Lock()
-        self._making: dict[int, Future[bytes]] = {}
+        self._making: dict[int, Future[memoryview]] = {}
 
-    def read_fast(self, span: Span) -> bytes | memoryview | None:
+    def read_fast(self, span: Span) -> memoryview | None:
         """Give the bytes of `span` if all of it is in memory; never waits."""
         pieces = []
         for block in self._blocks(span):
@@ -302,9 +303,9 @@ class SealedStream:
             if data is None:
                 return None
             pieces.append(self._cut(block, data, span))
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return _joined(pieces)
 
-    def read(self, span: Span) -> bytes | memoryview:
+    def read(self, span: Span) -> memoryview:
         """Give the bytes of `span`, which must be non-empty and lie behind the frontier."""
         blocks = self._blocks(span)
         futures = {block: self._start(block) for block in blocks if not self._store.has(block)}
@@ -316,15 +317,15 @@ class SealedStream:
             # It may have been dropped since it was seen in the store.
             data = self._start(block).result() if data is None else data
             pieces.append(self._cut(block, data, span))
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return _joined(pieces)
 
     def _blocks(self, span: Span) -> range:
         return range(self._index.block_at(span.start), self._index.block_at(span.stop - 1) + 1)
 
-    def _cut(self, block: int, data: bytes, span: Span) -> memoryview:
+    def _cut(self, block: int, data: memoryview, span: Span) -> memoryview:
         own = self._index.block_span(block)
         inside = span.clip(own).shift(-own.start)
-        return memoryview(data)[inside.start : inside.stop]
+        return data[inside.start : inside.stop]
 
     def _read_ahead(self, blocks: range, span: Span) -> None:
         """Start the next blocks of this part if the reader seems to come through in order."""
@@ -337,7 +338,7 @@ class SealedStream:
             if not self._store.has(block):
                 self._start(block)
 
-    def _start(self, block: int) -> Future[bytes]:
+    def _start(self, block: int) -> Future[memoryview]:
         with self._lock:
             future = self._making.get(block)
             if future is None:
@@ -345,7 +346,7 @@ class SealedStream:
                 self._making[block] = future
             return future
 
-    def _make_again(self, block: int) -> bytes:
+    def _make_again(self, block: int) -> memoryview:
         try:
             data = self._store.get(block)
             if data is None:
@@ -356,7 +357,7 @@ class SealedStream:
             with self._lock:
                 del self._making[block]
 
-    def _remake(self, block: int) -> bytes:
+    def _remake(self, block: int) -> memoryview:
         made = self._maker.make(block)
         if made.crc != self._index.crc(block):
             raise ImageChangedError(
@@ -372,5 +373,10 @@ class SealedStream:
             )
         totals = self._index.totals
         if totals and block == self._maker.blocks - 1:
-            sealed += cbc.finish(self._key, after, gzip_trailer(totals.crc, self._maker.size))
+            trailer = gzip_trailer(totals.crc, self._maker.size)
+            sealed = _joined((sealed, cbc.finish(self._key, after, trailer)))
         return sealed
+
+
+def _joined(pieces: Sequence[memoryview]) -> memoryview:
+    return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))

@@ -1,0 +1,181 @@
+"""What is measured, one function for each question; each adds rows and figures to a report."""
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import others
+from images import MIB, dense, sparse
+from measure import Cost
+from mounts import first_pass, from_memory, mounted, read_all
+from report import Report
+from sinks import S3
+
+LEVELS = range(10)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The ground: a folder to work in, the base image, how often, how large."""
+
+    folder: Path
+    image: Path
+    runs: int
+    quick: bool
+
+    @property
+    def mountpoint(self) -> Path:
+        """Where everything is mounted."""
+        return self.folder / "mnt"
+
+    def median(self, measure: Callable[[], Cost]) -> Cost:
+        """Measure as often as asked for."""
+        return Cost.median([measure() for _ in range(self.runs)])
+
+
+def levels(bench: Bench, report: Report) -> None:
+    """First pass at each level against ec2-bundle-image and euca2ools, in turn, run by run."""
+    scratch = bench.folder / "others"
+    contenders: dict[str, Callable[[], Cost]] = {
+        "ec2-bundle-image": lambda: others.bundle(others.EC2_BUNDLE_IMAGE, bench.image, scratch),
+        "euca2ools (pigz)": lambda: others.bundle(others.EUCA2OOLS, bench.image, scratch),
+    }
+    for level in LEVELS:
+        contenders[f"bundlefs -{level}"] = _pass_at(bench, level)
+    costs: dict[str, list[Cost]] = {name: [] for name in contenders}
+    for _ in range(bench.runs):
+        for name, measure in contenders.items():
+            costs[name].append(measure())
+    found = {name: Cost.median(list_) for name, list_ in costs.items()}
+    report.costs(f"First pass over {_size(bench.image)}", found, "ec2-bundle-image")
+    slow, pigz = found["ec2-bundle-image"], found["euca2ools (pigz)"]
+    six, one = found["bundlefs -6"], found["bundlefs -1"]
+    report.bar("level 6 against ec2-bundle-image, times faster", slow.wall / six.wall, at_least=15)
+    report.bar("level 6 against it, bundle size", six.size / slow.size, at_most=1)
+    report.bar("level 6 against euca2ools, times faster", pigz.wall / six.wall, at_least=2.5)
+    report.bar("level 6 against it, bundle size", six.size / pigz.size, at_most=1)
+    report.bar("level 1 against level 6, times faster", six.wall / one.wall, at_least=3)
+
+
+def _pass_at(bench: Bench, level: int) -> Callable[[], Cost]:
+    # Level 0 knows all sizes without a pass, so its pass is asked for.
+    options = ["--level", str(level), "--cache-size", "0"]
+    return lambda: first_pass(bench.image, bench.mountpoint, *options)
+
+
+def ceiling(bench: Bench, report: Report) -> None:
+    """The pipeline against the bare codec on all cores."""
+    script = str(Path(__file__).with_name("ceiling.py"))
+    asked = [str(level) for level in (1, 2, 3, 6, 9)]
+    ratios: dict[int, list[float]] = {}
+    for _ in range(bench.runs):
+        command = [sys.executable, script, str(bench.image), *asked]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+        for row in json.loads(output):
+            ratio = row["bare_seconds"] / row["pipeline_seconds"]
+            ratios.setdefault(row["level"], []).append(ratio)
+    found = {level: statistics.median(list_) for level, list_ in ratios.items()}
+    report.figures(
+        "Pipeline speed as part of the bare codec's (with its proof) on all cores",
+        {f"level {level}": f"{ratio:.2f}" for level, ratio in found.items()},
+    )
+    report.bar("pipeline against bare codec, level 6", found[6], at_least=0.85)
+    report.bar("pipeline against bare codec, level 1", found[1], at_least=0.70)
+
+
+def warm(bench: Bench, report: Report) -> None:
+    """Reads of blocks that are in memory, against pyfuse3 serving the same bytes from memory."""
+    copy = bench.folder / "copy"
+    cache = f"{2 * bench.image.stat().st_size}"
+    ours, theirs = [], []
+    for _ in range(bench.runs):
+        with mounted(bench.image, bench.mountpoint, "--cache-size", cache, "--level", "1"):
+            shutil.copytree(bench.mountpoint, copy)
+            ours += [_speed(*read_all(bench.mountpoint)) for _ in range(3)]
+        with from_memory(copy, bench.mountpoint):
+            theirs += [_speed(*read_all(bench.mountpoint)) for _ in range(3)]
+        shutil.rmtree(copy)
+    mine, bare = statistics.median(ours), statistics.median(theirs)
+    figures = {"bundlefs": f"{mine:.0f} MB/s", "pyfuse3 from memory": f"{bare:.0f} MB/s"}
+    report.figures("Warm reads through the mount", figures)
+    report.bar("warm reads against pyfuse3 from memory", mine / bare, at_least=0.70)
+
+
+def _speed(seconds: float, size: int) -> float:
+    return size / seconds / 1e6
+
+
+def end_to_end(bench: Bench, report: Report) -> None:
+    """Mount and rclone to S3, against bundling to a folder and rclone from there."""
+    with S3(bench.folder / "s3") as s3:
+        ours = bench.median(lambda: s3.upload_mount(bench.image, bench.mountpoint))
+        pigz = bench.median(
+            lambda: s3.upload_after(others.EUCA2OOLS, bench.image, bench.folder / "others")
+        )
+        slow = bench.median(
+            lambda: s3.upload_after(others.EC2_BUNDLE_IMAGE, bench.image, bench.folder / "others")
+        )
+    found = {"ec2-bundle-image": slow, "euca2ools (pigz)": pigz, "bundlefs, mounted": ours}
+    report.costs("Until it is in the bucket (rclone to S3 on loopback)", found, "ec2-bundle-image")
+
+
+def growth(bench: Bench, report: Report) -> None:
+    """How cost grows with a dense image, and with the size of a sparse one."""
+    found = {}
+    base = bench.image.stat().st_size
+    target = bench.folder / "grown"
+    for times in (1, 2) if bench.quick else (1, 4, 16):
+        dense(bench.image, target, times)
+        found[f"dense, {_size(target)}"] = _pass(bench, target)
+    data = min(100 * MIB, base // 2 // (400 << 10) * (400 << 10))
+    with bench.image.open("rb") as reader:
+        target.write_bytes(reader.read(data))
+    found[f"dense, {_size(target)}"] = reference = _pass(bench, target)
+    last = reference
+    for size in (1 << 30, 1 << 35, 1 << 40):
+        sparse(bench.image, target, data, size)
+        found[f"sparse, {_size(target)}, same data"] = last = _pass(bench, target)
+    target.unlink()
+    report.costs("How cost grows (level 6)", found, None)
+    report.bar("1 TiB sparse against its data dense, time", last.wall / reference.wall, at_most=1.5)
+
+
+def _pass(bench: Bench, image: Path) -> Cost:
+    return bench.median(lambda: first_pass(image, bench.mountpoint, "--cache-size", "0"))
+
+
+def memory(bench: Bench, report: Report) -> None:
+    """Peak memory beyond --cache-size must not grow with the image."""
+    cache = 64 * MIB
+    base = bench.image.stat().st_size
+    sizes = (base, 2 * base) if bench.quick else (1 << 30, 9 << 30)
+    found, target = {}, bench.folder / "grown"
+    for size in sizes:
+        dense(bench.image, target, size // base)
+        options = ["--level", "1", "--cache-size", str(cache)]
+        found[_size(target)] = first_pass(target, bench.mountpoint, *options)
+    target.unlink()
+    report.costs(f"Peak memory, --cache-size {cache // MIB}M, level 1", found, None)
+    small, large = (cost.peak for cost in found.values())
+    report.bar("peak memory beyond --cache-size, MiB", (large - cache) / MIB, at_most=250)
+    report.bar("peak memory, the larger image against the smaller", large / small, at_most=1.1)
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size / (1 << 30):g} GiB" if size >= 1 << 30 else f"{size / MIB:g} MiB"
+
+
+SCENARIOS: dict[str, Callable[[Bench, Report], None]] = {
+    "levels": levels,
+    "ceiling": ceiling,
+    "warm": warm,
+    "end-to-end": end_to_end,
+    "growth": growth,
+    "memory": memory,
+}
