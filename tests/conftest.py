@@ -1,0 +1,49 @@
+"""Fixtures that more than one tier uses. Nothing is made before a test asks for it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.tools import run
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """Paths of one RSA-2048 key in PEM: private, public, and a certificate of it."""
+
+    private: Path
+    public: Path
+    certificate: Path
+
+
+def make_key_pair(folder: Path, name: str) -> KeyPair:
+    """Make a key pair and a certificate of it."""
+    pair = KeyPair(*(folder / f"{name}.{kind}.pem" for kind in ("private", "public", "cert")))
+    rsa = ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]
+    run(["openssl", "genpkey", "-quiet", *rsa, "-out", pair.private])
+    pair.private.chmod(0o600)
+    run(["openssl", "pkey", "-in", pair.private, "-pubout", "-out", pair.public])
+    request = ["openssl", "req", "-new", "-x509", "-subj", f"/CN={name}", "-days", "1"]
+    run([*request, "-key", pair.private, "-out", pair.certificate])
+    return pair
+
+
+@pytest.fixture(scope="session")
+def user_keys(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
+    """The user's own key: signs, and opens the user's copy of the secrets."""
+    return make_key_pair(tmp_path_factory.mktemp("user"), "user")
+
+
+@pytest.fixture(scope="session")
+def region_keys(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
+    """A region whose private key we hold, unlike EC2's: opens the EC2 copy of the secrets."""
+    return make_key_pair(tmp_path_factory.mktemp("region"), "region")
+
+
+@pytest.fixture
+def mountpoint(tmp_path: Path) -> Path:
+    """An empty folder to mount on."""
+    folder = tmp_path / "mnt"
+    folder.mkdir()
+    return folder

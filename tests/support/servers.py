@@ -1,0 +1,113 @@
+"""Real servers on loopback, and the sinks' command lines against them.
+
+Each server picks its own free port and says so in its log, so nothing races
+for a number. Sinks run with a cleaned environment [bundle-format: how the sinks
+read a directory].
+"""
+
+import contextlib
+import re
+import secrets
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.tools import clean_env, run, tool
+
+REGION = "us-east-1"
+READY_SECONDS = 60
+STOP_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: `url` without a slash at the end, and what it takes to sign."""
+
+    url: str
+    access_key: str
+    secret_key: str = field(repr=False)
+
+    def at(self, url: str) -> "Server":
+        """Give the same server as reached through `url`, a proxy's."""
+        return Server(url, self.access_key, self.secret_key)
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], announced: str, scratch: Path) -> Iterator[str]:
+    """Run a server until the `with` ends; gives the URL that the pattern `announced` finds.
+
+    Raises:
+        AssertionError: It ended, or said nothing within a minute; the text shows its log.
+    """
+    log = scratch / "server.log"
+    with log.open("wb") as out:
+        server = subprocess.Popen(command, stdout=out, stderr=out, env=clean_env(scratch))
+    try:
+        yield wait_for(server, announced, log)
+    finally:
+        stop(server)
+
+
+def wait_for(server: subprocess.Popen[bytes], announced: str, log: Path) -> str:
+    """Wait until the log holds `announced`; gives its first group."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        if found := re.search(announced, log.read_text(errors="replace")):
+            return found[1]
+        time.sleep(0.05)
+    raise AssertionError(f"{server.args!r} is not ready: {log.read_text(errors='replace')}")
+
+
+def stop(server: subprocess.Popen[bytes]) -> None:
+    """End a server, at last by force."""
+    server.terminate()
+    try:
+        server.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+@contextlib.contextmanager
+def rclone_s3(folder: Path, scratch: Path) -> Iterator[Server]:
+    """Serve `folder` by `rclone serve s3`: its subfolders are the buckets."""
+    key, secret = secrets.token_hex(8), secrets.token_hex(16)
+    command = [tool("rclone"), "serve", "s3", "--addr", "127.0.0.1:0"]
+    command += ["--auth-key", f"{key},{secret}", str(folder)]
+    with started(command, r"Starting s3 server on \[(http://[^/\]]+)", scratch) as url:
+        yield Server(url, key, secret)
+
+
+@contextlib.contextmanager
+def moto(scratch: Path) -> Iterator[Server]:
+    """Run moto's server, which answers for S3 and EC2."""
+    command = [tool("moto_server"), "-H", "127.0.0.1", "-p", "0"]
+    with started(command, r"Running on (http://[\d.:]+)", scratch) as url:
+        yield Server(url, "testing", secrets.token_hex(8))
+
+
+def aws(server: Server, home: Path, *words: str | Path) -> bytes:
+    """Run aws-cli against a server, with its defaults otherwise."""
+    env = clean_env(
+        home,
+        AWS_ACCESS_KEY_ID=server.access_key,
+        AWS_SECRET_ACCESS_KEY=server.secret_key,
+        AWS_DEFAULT_REGION=REGION,
+        AWS_EC2_METADATA_DISABLED="true",
+    )
+    return run(["aws", "--endpoint-url", server.url, *words], env=env)
+
+
+def rclone(server: Server, home: Path, *words: str | Path) -> bytes:
+    """Run rclone against a server that it knows as `sink:`, with its defaults otherwise."""
+    env = clean_env(
+        home,
+        RCLONE_CONFIG_SINK_TYPE="s3",
+        RCLONE_CONFIG_SINK_PROVIDER="Other",
+        RCLONE_CONFIG_SINK_ENDPOINT=server.url,
+        RCLONE_CONFIG_SINK_ACCESS_KEY_ID=server.access_key,
+        RCLONE_CONFIG_SINK_SECRET_ACCESS_KEY=server.secret_key,
+    )
+    return run(["rclone", *words], env=env)
