@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from bundlefs.codec import tar
 from bundlefs.codec.cbc import sealed_size
@@ -29,14 +29,16 @@ from bundlefs.codec.deflate import (
     stored_size,
 )
 from bundlefs.errors import BundlefsError, ClosedError, InconsistentError, UnknownNameError
+from bundlefs.frontier import END, Frontier
 from bundlefs.image import Image
-from bundlefs.index import PART_SIZE, Index, part_count
-from bundlefs.keys import Secret, UserKeys, sign, wrap
+from bundlefs.index import PART_SIZE, part_count
+from bundlefs.keys import UserKeys, fingerprint, sign, wrap
 from bundlefs.manifest import PLACEHOLDER_DIGEST, Contents, Metadata, WrappedSecrets, render
 from bundlefs.regions import Recipient
 from bundlefs.spans import Span
+from bundlefs.state import State, Wanted
 from bundlefs.store import BlockStore
-from bundlefs.stream import END, Frontier, Maker, Plan, SealedStream
+from bundlefs.stream import Maker, Plan, SealedStream
 from bundlefs.workers import Workers
 
 
@@ -50,19 +52,8 @@ class Recipe:
     user_keys: UserKeys
     level: int = 6
     sparse: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What makes two bundles of one image and recipe different: the secret and the time."""
-
-    secret: Secret
-    created_ns: int
-
-    @classmethod
-    def new(cls) -> "Identity":
-        """Give one that never was before."""
-        return cls(Secret.generate(), time.time_ns())
+    user_key: str = "made for the occasion"
+    """The fingerprint of the user's key if one was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +83,11 @@ class ManifestFile:
     number: int
 
 
+FORMAT = 1
+"""To be raised when the same terms come to give other bytes."""
+
+NANOSECONDS = 10**9
+
 Entry = Part | ManifestFile
 
 _DONE: Future[None] = Future()
@@ -119,6 +115,32 @@ class Status:
     error: str | None
 
 
+def wanted(image: Image, recipe: Recipe) -> Wanted:
+    """Say what a bundle is going to be made of, to be held against the state of an earlier one."""
+    now = image.identity
+    stat = {"image's size": now.size}
+    if not now.is_block_device:
+        stat |= {
+            "image's mtime": now.mtime_ns,
+            "image's ctime": now.ctime_ns,
+            "image's inode": now.inode,
+        }
+    terms = stat | {
+        "tar and block format": FORMAT,
+        "prefix": recipe.prefix,
+        "holes": "left out" if recipe.sparse else "stored",
+        "codec": codec_for(recipe.level).version,
+        "user's key": recipe.user_key,
+        **asdict(recipe.metadata),
+    }
+    return Wanted(
+        image=image.path,
+        terms={name: str(value) for name, value in terms.items()},
+        recipients={to.filename: fingerprint(to.public) for to in recipe.recipients},
+        extents=image.extents() if recipe.sparse else None,
+    )
+
+
 class _ImageSource:
     """The tar stream of an image, by its layout."""
 
@@ -140,32 +162,30 @@ class _ImageSource:
 class Bundle:
     """The files of one bundle. Thread-safe."""
 
-    def __init__(
-        self, image: Image, recipe: Recipe, engine: Engine, identity: Identity | None = None
-    ) -> None:
-        identity = identity or Identity.new()
+    def __init__(self, image: Image, recipe: Recipe, engine: Engine, state: State) -> None:
         self._image = image
         self._recipe = recipe
+        self._state = state
         self._started = time.monotonic()
-        self.created_ns = identity.created_ns
-        extents = image.extents() if recipe.sparse else None
-        layout = tar.layout(recipe.prefix, image.size, identity.created_ns // 10**9, extents)
+        self.created_ns = state.created_ns
+        layout = tar.layout(
+            recipe.prefix, image.size, state.created_ns // NANOSECONDS, state.extents
+        )
         self._bound = _stored_sealed_size(layout.size)
         # Stored blocks have no other size than this, so that level 0 knows all at once.
         self._promised = self._bound if recipe.level == 0 else None
         self._width = max(2, len(str(part_count(self._bound) - 1)))
-        self._index = Index(identity.secret.iv)
+        self._index = state.index
         self._maker = Maker(_ImageSource(image, layout), codec_for(recipe.level))
-        plan = Plan(identity.secret, self._index, self._maker, self._promised)
-        self._frontier = Frontier(plan, engine.workers, engine.store.put_first)
+        plan = Plan(state.secret, self._index, self._maker, self._promised)
         self._stream = SealedStream(plan, engine.workers, engine.store)
+        self._frontier = Frontier(plan, engine.workers, self._stream, state.progress)
         self._manifest_lock = threading.Lock()
-        self._manifests: dict[int, bytes] = {}
         self._manifest_sizes: dict[int, int] = {}
         # Wrapping is randomised, so it is done once.
-        user = wrap(recipe.user_keys.public, identity.secret)
+        user = wrap(recipe.user_keys.public, state.secret)
         self._wrapped = [
-            WrappedSecrets(*wrap(recipient.public, identity.secret), *user)
+            WrappedSecrets(*wrap(recipient.public, state.secret), *user)
             for recipient in recipe.recipients
         ]
 
@@ -297,28 +317,32 @@ class Bundle:
     def _manifest_size(self, entry: ManifestFile) -> int:
         """Give the size of a manifest. It does not depend on the digests in it."""
         if entry.number not in self._manifest_sizes:
-            names = self._part_names()
-            text = self._render(entry, PLACEHOLDER_DIGEST, [PLACEHOLDER_DIGEST] * len(names))
-            self._manifest_sizes[entry.number] = len(text)
+            text = self._state.manifests.get(self.name(entry))
+            if text is None:
+                digests = [PLACEHOLDER_DIGEST] * part_count(self._sealed_size or 0)
+                text = self._render(entry, PLACEHOLDER_DIGEST, digests)
+            self._manifest_sizes[entry.number] = len(text.encode())
         return self._manifest_sizes[entry.number]
 
     def _manifest(self, entry: ManifestFile) -> bytes:
-        """Render once: whoever reads it twice must see the same."""
+        """Render once, and have it kept before anyone sees it."""
         totals = self._index.totals
         if totals is None:
             raise BundlefsError("the digests are not known yet")
+        kept, name = self._state.manifests, self.name(entry)
         with self._manifest_lock:
-            if entry.number not in self._manifests:
+            if name not in kept:
                 text = self._render(entry, totals.digest, self._index.part_digests)
-                if len(text) != self._manifest_size(entry):
-                    raise InconsistentError(f"{self.name(entry)} has another size than was shown")
-                self._manifests[entry.number] = text
-            return self._manifests[entry.number]
+                if len(text.encode()) != self._manifest_size(entry):
+                    raise InconsistentError(f"{name} has another size than was shown")
+                kept[name] = text
+                self._state.save()
+            return kept[name].encode()
 
     def _part_names(self) -> list[str]:
         return [self.name(Part(number)) for number in range(part_count(self._sealed_size or 0))]
 
-    def _render(self, entry: ManifestFile, digest: str, digests: Sequence[str]) -> bytes:
+    def _render(self, entry: ManifestFile, digest: str, digests: Sequence[str]) -> str:
         contents = Contents(
             name=self._recipe.prefix,
             size=self._image.size,
@@ -328,7 +352,8 @@ class Bundle:
         )
         private = self._recipe.user_keys.private
         wrapped = self._wrapped[entry.number]
-        return render(self._recipe.metadata, contents, wrapped, lambda text: sign(private, text))
+        made = render(self._recipe.metadata, contents, wrapped, lambda text: sign(private, text))
+        return made.decode()
 
     # State
 
@@ -358,6 +383,7 @@ class Bundle:
     def close(self) -> None:
         """Let go of the image. Whoever waits gets an error."""
         self._frontier.fail(ClosedError("the mount is ending"))
+        self._state.save()
 
 
 def _stored_sealed_size(tar_size: int) -> int:

@@ -37,6 +37,10 @@ class UnknownNameError(BundlefsError):
     """The bundle has no file of this name: ENOENT."""
 
 
+class StateError(BundlefsError):
+    """The state of an earlier mount cannot be used, and going on without it might mix bundles."""
+
+
 class MountError(BundlefsError):
     """The mount cannot be made, found or ended."""
 

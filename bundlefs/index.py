@@ -12,7 +12,7 @@ who see an immutable prefix: `append` publishes a boundary by its very last step
 
 from array import array
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bundlefs.codec.cbc import BLOCK as CBC_BLOCK
 from bundlefs.codec.cbc import CbcState
@@ -32,6 +32,17 @@ class Totals:
     sealed_size: int
 
 
+@dataclass(frozen=True, slots=True)
+class IndexDump:
+    """An index as bytes, to be kept: arrays of u64 and u32 in native byte order, 32-byte states."""
+
+    offsets: bytes
+    crcs: bytes
+    states: bytes = field(repr=False)
+    part_digests: tuple[str, ...]
+    totals: Totals | None
+
+
 class Index:
     """Boundaries of the blocks sealed so far, digests of the parts, and the totals at the end."""
 
@@ -45,7 +56,10 @@ class Index:
     @property
     def totals(self) -> Totals | None:
         """What is known once the last block is sealed."""
-        return self._end[1] if self._end and self._end[0] == self.blocks else None
+        return self._totals_at(self.blocks)
+
+    def _totals_at(self, blocks: int) -> Totals | None:
+        return self._end[1] if self._end and self._end[0] == blocks else None
 
     @property
     def blocks(self) -> int:
@@ -68,6 +82,28 @@ class Index:
         """Add the last boundary; the totals count from the moment at which it is there."""
         self._end = self.blocks + 1, totals
         self.append(deflated_size, state, crc)
+
+    def dump(self) -> IndexDump:
+        """Give a copy of what is published now, also while the writer goes on."""
+        blocks = self.blocks
+        totals = self._totals_at(blocks)
+        position = self._sealed(blocks)
+        full = len(self.part_digests) if totals else position // PART_SIZE
+        return IndexDump(
+            self._offsets[: blocks + 1].tobytes(),
+            self._crcs[:blocks].tobytes(),
+            bytes(self._states[: (blocks + 1) * 2 * CBC_BLOCK]),
+            tuple(self.part_digests[:full]),
+            totals,
+        )
+
+    def load(self, dump: IndexDump) -> None:
+        """Take over a dump, before anyone has read or written this index."""
+        self._offsets = array("Q", dump.offsets)
+        self._crcs = array("I", dump.crcs)
+        self._states = bytearray(dump.states)
+        self.part_digests = list(dump.part_digests)
+        self._end = (self.blocks, dump.totals) if dump.totals else None
 
     def state(self, boundary: int) -> CbcState:
         """Give the CBC state at a boundary, from 0 to `blocks`."""

@@ -5,6 +5,7 @@ asked for is the caller's business: this module is given a function and calls it
 only when a key turns out to be encrypted. What is secret has no `repr`.
 """
 
+import hashlib
 import os
 import re
 import secrets
@@ -106,6 +107,12 @@ class UserKeys:
 def same_key(one: RSAPublicKey, other: RSAPublicKey) -> bool:
     """Tell whether two objects are the same RSA key."""
     return one.public_numbers() == other.public_numbers()
+
+
+def fingerprint(public: RSAPublicKey) -> str:
+    """Give the SHA-256 of a public key's numbers, in hex: tells keys apart, reveals nothing."""
+    numbers = public.public_numbers()
+    return hashlib.sha256(f"{numbers.n:x} {numbers.e:x}".encode()).hexdigest()
 
 
 def wrap(public: RSAPublicKey, secret: Secret) -> tuple[str, str]:

@@ -34,10 +34,8 @@ def check_mountpoint(path: Path) -> Path:
         where = path.resolve(strict=True)
         names = os.listdir(where)  # noqa: PTH208  # its OSErrors carry the text we show
     except OSError as error:
-        hint = "; make it with mkdir" if isinstance(error, FileNotFoundError) else ""
-        if not isinstance(error, FileNotFoundError) and find_mount(path.absolute()):
-            hint = f"; a dead mount? try: bundlefs umount {path}"
-        raise MountError(f"mountpoint {path}: {error.strerror}{hint}") from error
+        remedy = _remedy(path, error)
+        raise MountError(f"mountpoint {path}: {error.strerror}; {remedy}") from error
     if os.path.ismount(where):
         raise MountError(f"mountpoint {path} is already a mount; choose another or unmount it")
     if names:
@@ -46,11 +44,25 @@ def check_mountpoint(path: Path) -> Path:
     return where
 
 
+def _remedy(path: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "make it with mkdir"
+    if find_mount(path.absolute()):
+        return f"a dead mount? try: bundlefs umount {path}"
+    return "choose an empty folder that you may read and write"
+
+
 def _check_fuse() -> None:
-    if not Path("/dev/fuse").exists():
+    device = Path("/dev/fuse")
+    if not device.exists():
         raise MountError(
-            "FUSE is not there (/dev/fuse is missing): try `modprobe fuse`;"
-            " in a container give it --device /dev/fuse --cap-add SYS_ADMIN"
+            f"FUSE is not there ({device} is missing): try `modprobe fuse`;"
+            f" in a container give it --device {device} --cap-add SYS_ADMIN"
+        )
+    if not os.access(device, os.R_OK | os.W_OK):
+        raise MountError(
+            f"no permission to use FUSE: {device} is not open to you; run as root, or have root"
+            f" do `chmod 666 {device}`"
         )
     if os.geteuid() != 0 and shutil.which("fusermount3") is None:
         raise MountError("fusermount3 is not there: install the package fuse3")
@@ -97,7 +109,7 @@ def unmount(path: Path, *, lazy: bool) -> None:
     if find_mount(where) != FS_TYPE:
         raise MountError(f"{path} is not a bundlefs mount; `findmnt -t {FS_TYPE}` lists them")
     process = _process_of(where)
-    command = ["fusermount3", "-u", *(["-z"] if lazy else []), str(where)]
+    command = [*_unmounter(lazy=lazy), str(where)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # argv, no shell
     if done.returncode:
         raise MountError(
@@ -106,6 +118,15 @@ def unmount(path: Path, *, lazy: bool) -> None:
         )
     if process is not None:
         _await_end(process, lazy=lazy)
+
+
+def _unmounter(*, lazy: bool) -> list[str]:
+    """Give the command that unmounts: only root can do without fusermount3."""
+    if found := shutil.which("fusermount3"):
+        return [found, "-u", *(["-z"] if lazy else [])]
+    if os.geteuid() == 0 and (found := shutil.which("umount")):
+        return [found, *(["-l"] if lazy else [])]
+    raise MountError("fusermount3 is not there: install the package fuse3")
 
 
 def _process_of(where: Path) -> int | None:

@@ -1,29 +1,21 @@
-"""The sealed stream: made for the first time by the frontier, made again for readers.
+"""The sealed stream behind the frontier: from the store, or made again.
 
     image - tar layout - blocks of 1 MiB - deflate each apart - CBC, carried chain - sealed
 
-`Maker` turns a block number into deflated bytes, on a pool thread. `Frontier`
-seals the blocks in order, once, only as far as somebody has asked. What lies
-behind it `SealedStream` serves: from the store, or made again from the image
-and the index.
+`Maker` turns a block number into deflated bytes, on a pool thread; the frontier
+and the readers share it. `SealedStream` serves any bytes that the frontier has
+sealed, from the store or made again from the image and the index.
 
 Nothing made again is handed out unless it is what was sealed first: the CRC-32
 of its source must agree with the index, and the CBC state behind it, which
 depends on every byte of the block, must be the one at the next boundary.
 
-Concurrency: the frontier has one lane for sealing and one for digesting the
-plain bytes. Only the sealing lane writes to the index. `_lock` guards who waits.
+Concurrency: any number of readers; `_lock` guards which blocks are being made, so
+that none is made twice at a time.
 """
 
-import hashlib
-import heapq
-import itertools
-import logging
-import sys
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -31,17 +23,12 @@ from typing import Protocol
 
 from bundlefs.codec import cbc
 from bundlefs.codec.deflate import BLOCK_SIZE, Codec, crc32, gzip_trailer
-from bundlefs.errors import BundlefsError, ClosedError, ImageChangedError, InconsistentError
-from bundlefs.index import PART_SIZE, Index, Totals
+from bundlefs.errors import ImageChangedError, InconsistentError
+from bundlefs.index import PART_SIZE, Index
 from bundlefs.keys import Secret
-from bundlefs.spans import Span, ceil_div, split
+from bundlefs.spans import Span, ceil_div
 from bundlefs.store import BlockStore
 from bundlefs.workers import Workers
-
-log = logging.getLogger(__name__)
-
-END = sys.maxsize
-"""A target behind any stream: go on to the end."""
 
 
 class Source(Protocol):
@@ -77,12 +64,30 @@ class Maker:
 
     def make(self, block: int) -> MadeBlock:
         """Give the block `block`, from 0."""
-        start = block * BLOCK_SIZE
-        plain = self._source.read(Span(start, min(start + BLOCK_SIZE, self.size)))
+        plain = self._read(block)
         made = MadeBlock(plain, crc32(plain), self._codec.compress(plain))
         with self._lock:
             self.made += 1
         return made
+
+    def read_again(self, block: int, crc: int) -> bytes:
+        """Give the plain bytes of a block, which must have this CRC-32."""
+        plain = self._read(block)
+        require_same(block, crc, crc32(plain))
+        return plain
+
+    def _read(self, block: int) -> bytes:
+        start = block * BLOCK_SIZE
+        return self._source.read(Span(start, min(start + BLOCK_SIZE, self.size)))
+
+
+def require_same(block: int, before: int, now: int) -> None:
+    """Refuse a block whose plain bytes are not what they were when it was first sealed."""
+    if before != now:
+        raise ImageChangedError(
+            f"the image has changed: block {block}, at offset {block * BLOCK_SIZE} of its tar"
+            f" stream, had CRC-32 {before:08x} and has {now:08x}; mount it anew with --fresh"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,191 +103,6 @@ class Plan:
     promised_size: int | None = None
 
 
-Keep = Callable[[int, memoryview], None]
-"""Takes the number and the sealed bytes of each block, before anyone hears of it."""
-
-
-class _PlainDigest:
-    """SHA-1 and CRC-32 of the tar stream, on a lane beside the sealing, `depth` blocks behind."""
-
-    def __init__(self, workers: Workers, depth: int) -> None:
-        self._lane = workers.lane("digest")
-        self._depth = depth
-        self._running: deque[Future[None]] = deque()
-        self._sha1 = hashlib.sha1(usedforsecurity=False)
-        self._crc = 0
-
-    def add(self, plain: bytes) -> None:
-        self._running.append(self._lane.submit(self._digest, plain))
-        while len(self._running) > self._depth:
-            self._running.popleft().result()
-
-    def _digest(self, plain: bytes) -> None:
-        self._sha1.update(plain)
-        self._crc = crc32(plain, self._crc)
-
-    def results(self) -> tuple[int, str]:
-        while self._running:
-            self._running.popleft().result()
-        return self._crc, self._sha1.hexdigest()
-
-
-class Sealer:
-    """Encrypts the blocks in order and writes the index. Used from the sealing lane alone."""
-
-    def __init__(self, plan: Plan, digest: _PlainDigest, keep: Keep) -> None:
-        self._plan = plan
-        self._key = plan.secret.key
-        self._index = plan.index
-        self._last = plan.maker.blocks - 1
-        self._plain = digest
-        self._keep = keep
-        self._part = hashlib.sha1(usedforsecurity=False)
-
-    def seal(self, made: MadeBlock) -> None:
-        """Encrypt the next block, have it kept, then publish it in the index."""
-        block = self._index.blocks
-        self._plain.add(made.plain)
-        sealed, after = cbc.advance(self._key, self._index.state(block), made.deflated)
-        if block == self._last:
-            self._seal_last(sealed, after, made)
-            return
-        self._digest_parts(sealed)
-        self._keep(block, sealed)
-        self._index.append(len(made.deflated), after, made.crc)
-
-    def _seal_last(self, head: memoryview, after: cbc.CbcState, made: MadeBlock) -> None:
-        crc, digest = self._plain.results()
-        tail = cbc.finish(self._key, after, gzip_trailer(crc, self._plan.maker.size))
-        sealed = _joined((head, tail))
-        end = self._index.position + len(sealed)
-        log.info("the bundle is complete: %s bytes of it in %d blocks", f"{end:,}", self._last + 1)
-        promised = self._plan.promised_size
-        if promised not in (None, end):
-            raise InconsistentError(f"the sealed stream has {end:,} bytes, not {promised:,}")
-        self._digest_parts(sealed)
-        if end % PART_SIZE:
-            self._index.part_digests.append(self._part.hexdigest())
-        self._keep(self._last, sealed)
-        totals = Totals(crc, digest, end)
-        self._index.append_last(len(made.deflated), after, made.crc, totals)
-
-    def _digest_parts(self, sealed: memoryview) -> None:
-        start = self._index.position
-        rest = sealed
-        for _, span in split(Span(start, start + len(sealed)), PART_SIZE):
-            self._part.update(rest[: span.length])
-            rest = rest[span.length :]
-            if span.stop == PART_SIZE:
-                self._index.part_digests.append(self._part.hexdigest())
-                self._part = hashlib.sha1(usedforsecurity=False)
-
-
-class Frontier:
-    """Moves forward only, block by block, as far as the farthest target asked for."""
-
-    def __init__(self, plan: Plan, workers: Workers, keep: Keep) -> None:
-        self._index = plan.index
-        self._maker = plan.maker
-        self._workers = workers
-        self._depth = 2 * workers.jobs + 2
-        self._sealer = Sealer(plan, _PlainDigest(workers, self._depth), keep)
-        self._lane = workers.lane("seal")
-        self._window: deque[Future[MadeBlock]] = deque()
-        self._lock = threading.Lock()
-        self._order = itertools.count()
-        self._waiting: list[tuple[int, int, Future[None]]] = []
-        self._target = 0
-        self._busy = 0.0
-        self._busy_since = 0.0
-        self.running = False
-        self.error: BaseException | None = None
-
-    @property
-    def seconds(self) -> float:
-        """How long it has been moving, without the pauses."""
-        now = time.monotonic() - self._busy_since if self.running else 0.0
-        return self._busy + now
-
-    def when(self, target: int) -> Future[None]:
-        """Ask for the sealed stream up to `target` (or its end); the future tells when it is made.
-
-        The future holds the error if the bundle has failed or fails before.
-        """
-        future: Future[None] = Future()
-        with self._lock:
-            if self.error is not None:
-                future.set_exception(self.error)
-            elif self._reached(target):
-                future.set_result(None)
-            else:
-                heapq.heappush(self._waiting, (target, next(self._order), future))
-                self._target = max(self._target, target)
-                self._start()
-        return future
-
-    def _reached(self, target: int) -> bool:
-        return self._index.totals is not None or self._index.position >= target
-
-    def _start(self) -> None:
-        if not self.running:
-            self.running = True
-            self._busy_since = time.monotonic()
-            self._lane.submit(self._run)
-
-    def _run(self) -> None:
-        try:
-            while self._wanted():
-                self._advance()
-        # Whatever it is, those who wait must hear of it: they hang otherwise.
-        except BaseException as error:  # noqa: BLE001
-            self._window.clear()
-            self.fail(error)
-
-    def _wanted(self) -> bool:
-        with self._lock:
-            if self.error is None and not self._reached(self._target):
-                return True
-            self._busy = self.seconds
-            self.running = False
-            return False
-
-    def _advance(self) -> None:
-        block = self._index.blocks
-        while len(self._window) < min(self._depth, self._maker.blocks - block):
-            ahead = block + len(self._window)
-            self._window.append(self._workers.submit(partial(self._maker.make, ahead)))
-        self._sealer.seal(self._window.popleft().result())
-        self._tell()
-
-    def _tell(self) -> None:
-        reached = []
-        with self._lock:
-            while self._waiting and self._reached(self._waiting[0][0]):
-                reached.append(heapq.heappop(self._waiting)[2])
-        for future in reached:
-            future.set_result(None)
-
-    def fail(self, error: BaseException) -> None:
-        """Fail for good: whoever waits or comes later gets `error`. The first error stays."""
-        with self._lock:
-            if self.error is None:
-                self.error = error
-                _log_failure(error)
-            error = self.error
-            self.running = False
-            waiting, self._waiting = self._waiting, []
-        for _, _, future in waiting:
-            future.set_exception(error)
-
-
-def _log_failure(error: BaseException) -> None:
-    if isinstance(error, ClosedError):
-        return
-    expected = isinstance(error, (BundlefsError, OSError))
-    log.error("the bundle has failed and stays failed: %s", error, exc_info=not expected and error)
-
-
 class SealedStream:
     """Any bytes behind the frontier, from any thread."""
 
@@ -295,6 +115,10 @@ class SealedStream:
         self._lock = threading.Lock()
         self._making: dict[int, Future[memoryview]] = {}
 
+    def keep(self, block: int, sealed: memoryview) -> None:
+        """Keep a block that is sealed for the first time, before anyone hears of it."""
+        self._store.put_first(block, sealed)
+
     def read_fast(self, span: Span) -> memoryview | None:
         """Give the bytes of `span` if all of it is in memory; never waits."""
         pieces = []
@@ -303,7 +127,7 @@ class SealedStream:
             if data is None:
                 return None
             pieces.append(self._cut(block, data, span))
-        return _joined(pieces)
+        return joined(pieces)
 
     def read(self, span: Span) -> memoryview:
         """Give the bytes of `span`, which must be non-empty and lie behind the frontier."""
@@ -317,7 +141,7 @@ class SealedStream:
             # It may have been dropped since it was seen in the store.
             data = self._start(block).result() if data is None else data
             pieces.append(self._cut(block, data, span))
-        return _joined(pieces)
+        return joined(pieces)
 
     def _blocks(self, span: Span) -> range:
         return range(self._index.block_at(span.start), self._index.block_at(span.stop - 1) + 1)
@@ -359,11 +183,7 @@ class SealedStream:
 
     def _remake(self, block: int) -> memoryview:
         made = self._maker.make(block)
-        if made.crc != self._index.crc(block):
-            raise ImageChangedError(
-                f"the image has changed under the mount: the MiB at offset {block * BLOCK_SIZE} of"
-                f" its tar stream has CRC-32 {made.crc:08x}, was {self._index.crc(block):08x}"
-            )
+        require_same(block, self._index.crc(block), made.crc)
         after = self._index.state(block + 1)
         sealed, found = cbc.advance(self._key, self._index.state(block), made.deflated)
         if found != after:
@@ -374,9 +194,10 @@ class SealedStream:
         totals = self._index.totals
         if totals and block == self._maker.blocks - 1:
             trailer = gzip_trailer(totals.crc, self._maker.size)
-            sealed = _joined((sealed, cbc.finish(self._key, after, trailer)))
+            sealed = joined((sealed, cbc.finish(self._key, after, trailer)))
         return sealed
 
 
-def _joined(pieces: Sequence[memoryview]) -> memoryview:
+def joined(pieces: Sequence[memoryview]) -> memoryview:
+    """Give the bytes of all pieces, without a copy if there is one."""
     return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))

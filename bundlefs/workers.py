@@ -7,7 +7,8 @@ an event loop; whoever waits, waits on a `concurrent.futures.Future`.
 """
 
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
@@ -31,6 +32,19 @@ class Workers:
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Have a pool thread do `work`; first come, first served."""
         return self._pool.submit(work)
+
+    def in_order(self, calls: Iterable[Callable[[], T]], ahead: int) -> Iterator[T]:
+        """Give the results of `calls` in their order, `ahead` of them under way meanwhile.
+
+        The iterator may be left for any time and taken up again.
+        """
+        running: deque[Future[T]] = deque()
+        for call in calls:
+            running.append(self.submit(call))
+            if len(running) >= ahead:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
 
     def lane(self, name: str) -> Executor:
         """Give a new executor of one thread, which keeps the order of what it is given."""

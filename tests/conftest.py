@@ -8,6 +8,12 @@ import pytest
 from tests.support.tools import run
 
 
+@pytest.fixture(autouse=True)
+def _state_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds what another, or the machine's user, has left behind."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state-home"))
+
+
 @dataclass(frozen=True, slots=True)
 class KeyPair:
     """Paths of one RSA-2048 key in PEM: private, public, and a certificate of it."""

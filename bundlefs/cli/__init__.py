@@ -8,14 +8,11 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. Results go to stdout, all else to s
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from bundlefs import __version__
 from bundlefs.cli import mount, status, umount
-from bundlefs.errors import BundlefsError
-
-_INTERRUPTED = 130
+from bundlefs.cli.common import reported
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,11 +33,4 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and give its exit code. Every error is one line on stderr."""
     arguments = parser().parse_args(argv)
-    try:
-        code: int = arguments.run(arguments)
-    except BundlefsError as error:
-        print(f"bundlefs: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    return code
+    return reported(lambda: int(arguments.run(arguments)))

@@ -1,8 +1,17 @@
 """What several commands share: types of arguments, sizes as people write them."""
 
 import argparse
+import logging
 import re
+import sys
+from collections.abc import Callable
 from typing import Protocol
+
+from bundlefs.errors import BundlefsError
+
+log = logging.getLogger(__name__)
+
+_INTERRUPTED = 130
 
 
 class Subparsers(Protocol):
@@ -24,7 +33,8 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 def size(text: str) -> int:
     """Read a number of bytes: 4096, 64K, 256M, 1.5G or 64MiB (powers of 1,024)."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?", text.strip().lower())
+    # Fifteen digits are more than any machine has, and fit a float.
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]+)?)([kmgt]?)(?:i?b)?", text.strip().lower())
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 4096, 64K, 256M or 1G")
     return int(float(match[1]) * _UNITS[match[2]])
@@ -44,3 +54,18 @@ def human(count: float) -> str:
             return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def reported(work: Callable[[], int]) -> int:
+    """Do `work` and give its exit code; every error that a user can cause is one line."""
+    try:
+        return work()
+    except BundlefsError as error:
+        print(f"bundlefs: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except Exception as error:
+        log.exception("unexpected error")
+        print(f"bundlefs: unexpected error: {error!r}", file=sys.stderr)
+        return 1

@@ -6,22 +6,17 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
-from bundlefs.bundle import Bundle, Engine, Recipe
-from bundlefs.cli.common import Subparsers, human, positive, size
+from bundlefs.bundle import Recipe
+from bundlefs.cli.common import Subparsers, positive, reported, size
+from bundlefs.daemon import in_background
 from bundlefs.errors import KeyFileError, UsageError
-from bundlefs.image import Image
-from bundlefs.keys import UserKeys, load_public_key
+from bundlefs.keys import UserKeys, fingerprint, load_public_key
 from bundlefs.manifest import Metadata, parse_mapping
-from bundlefs.mountpoint import check_mountpoint
 from bundlefs.regions import Recipient, recipients
-from bundlefs.store import BlockStore, Spill
-from bundlefs.workers import Workers, default_jobs
-
-MAX_ROOT_SIZE = 10 << 30
-"""EC2 refuses a root image larger than 10 GiB [ec2-ami-tools bundleimage.rb MAX_SIZE]."""
+from bundlefs.state import default_folder
+from bundlefs.workers import default_jobs
 
 _MAX_PREFIX = 100
 _NO_ACCOUNT = (
@@ -125,6 +120,13 @@ def _add_work_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_mount_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the mount").add_argument
+    add(
+        "--state",
+        metavar="FILE",
+        help="where the bundle's key and index outlast the mount, or 'none'"
+        f" (default: one for each image and prefix in {default_folder()})",
+    )
+    add("--fresh", action="store_true", help="begin a new bundle with a new key")
     add("-f", "--foreground", action="store_true", help="stay, and show progress")
     add("--allow-other", action="store_true", help="let other users read it")
     add("-o", metavar="OPTION[,...]", action="append", default=[], help="FUSE options")
@@ -139,57 +141,16 @@ def _host_arch() -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check everything that can be, open the image, and mount it."""
+    """Check what can be checked, then mount: here, or in the background."""
     recipe = read_recipe(arguments)
-    with ExitStack() as stack:
-        image = stack.enter_context(Image.open(arguments.image))
-        warn_of_size(image, arguments)
-        mountpoint = check_mountpoint(arguments.mountpoint)
-        store = BlockStore(
-            arguments.cache_size, Spill(arguments.cache_dir) if arguments.cache_dir else None
-        )
-        stack.callback(store.close)
-        return _mount(arguments, image, recipe, mountpoint, store)
+    from bundlefs.cli.session import run_session  # noqa: PLC0415  # loads the event loop
 
-
-def _mount(
-    arguments: argparse.Namespace,
-    image: Image,
-    recipe: Recipe,
-    mountpoint: Path,
-    store: BlockStore,
-) -> int:
-    from bundlefs.cli.session import Mounting, start  # noqa: PLC0415  # loads the event loop
-
-    def make(workers: Workers) -> Bundle:
-        return Bundle(image, recipe, Engine(workers, store))
-
-    return start(
-        Mounting(
-            make=make,
-            image=image.path,
-            mountpoint=mountpoint,
-            jobs=arguments.jobs,
-            eager=arguments.eager,
-            options=read_fuse_options(arguments),
-            umask=_umask(),
-            foreground=arguments.foreground,
-            log_file=arguments.log_file,
-            verbose=arguments.verbose,
-        )
+    if arguments.foreground:
+        return run_session(arguments, recipe, lambda: None)
+    # All that asks or reads secrets is done: the child has no terminal.
+    return in_background(
+        lambda ready: reported(lambda: run_session(arguments, recipe, ready)),
     )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def read_fuse_options(arguments: argparse.Namespace) -> frozenset[str]:
-    """Give the FUSE options one by one."""
-    options = {option for text in arguments.o for option in text.split(",") if option}
-    return frozenset(options | ({"allow_other"} if arguments.allow_other else set()))
 
 
 def read_recipe(arguments: argparse.Namespace) -> Recipe:
@@ -214,13 +175,17 @@ def read_recipe(arguments: argparse.Namespace) -> Recipe:
         ancestors=tuple(arguments.ancestor_ami),
         kernel_name=arguments.kernel_name,
     )
+    prefix = check_prefix(arguments.prefix)
+    keys = UserKeys.load(arguments.user_key, arguments.user_cert, passphrase(arguments))
+    lasting = arguments.user_key or arguments.user_cert
     return Recipe(
-        prefix=check_prefix(arguments.prefix),
+        prefix=prefix,
         metadata=metadata,
         recipients=read_recipients(arguments),
-        user_keys=UserKeys.load(arguments.user_key, arguments.user_cert, passphrase(arguments)),
+        user_keys=keys,
         level=arguments.level,
         sparse=not arguments.no_sparse,
+        user_key=fingerprint(keys.public) if lasting else "made for the occasion",
     )
 
 
@@ -257,14 +222,24 @@ def passphrase(arguments: argparse.Namespace) -> Callable[[], str]:
             return _first_line(arguments.passphrase_file)
         if arguments.passphrase_env in os.environ:
             return os.environ[arguments.passphrase_env]
-        if not sys.stdin.isatty():
-            raise KeyFileError(
-                f"{arguments.user_key} is encrypted and there is no terminal to ask for its"
-                f" passphrase: give --passphrase-file or set {arguments.passphrase_env}"
-            )
-        return getpass.getpass(f"Passphrase of {arguments.user_key}: ")
+        return _ask(arguments)
 
     return find
+
+
+def _ask(arguments: argparse.Namespace) -> str:
+    # Python has no stdin at all where the caller closed it.
+    if sys.stdin is None or not sys.stdin.isatty():
+        missing = "there is no terminal to ask for its passphrase"
+    else:
+        try:
+            return getpass.getpass(f"Passphrase of {arguments.user_key}: ")
+        except EOFError:
+            missing = "no passphrase was typed"
+    raise KeyFileError(
+        f"{arguments.user_key} is encrypted and {missing}:"
+        f" give --passphrase-file or set {arguments.passphrase_env}"
+    )
 
 
 def _first_line(path: Path) -> str:
@@ -273,13 +248,3 @@ def _first_line(path: Path) -> str:
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise KeyFileError(f"--passphrase-file {path}: {reason}") from error
-
-
-def warn_of_size(image: Image, arguments: argparse.Namespace) -> None:
-    """Say so if EC2 is going to refuse this image."""
-    if image.size > MAX_ROOT_SIZE and not arguments.no_size_limit:
-        print(
-            f"bundlefs: warning: {image.path} has {human(image.size)}; EC2 takes root images of at"
-            " most 10 GiB (--no-size-limit silences this)",
-            file=sys.stderr,
-        )

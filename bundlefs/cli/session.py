@@ -1,134 +1,79 @@
-"""From a checked command line to a running mount: background or not, logging, progress."""
+"""One mount from beginning to end: image, state, store, workers, bundle, FUSE session."""
 
-import logging
-import logging.handlers
+import argparse
+import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
-from bundlefs.bundle import Bundle
-from bundlefs.daemon import in_background
-from bundlefs.errors import BundlefsError, UsageError
+from bundlefs.bundle import Bundle, Engine, Recipe, wanted
+from bundlefs.cli.common import human
+from bundlefs.cli.logs import set_up_logging
+from bundlefs.cli.progress import progress
+from bundlefs.image import Image
 from bundlefs.mount import Session, serve
+from bundlefs.mountpoint import check_mountpoint
+from bundlefs.state import State, default_path, open_file
+from bundlefs.store import BlockStore, Spill
 from bundlefs.workers import Workers
 
-log = logging.getLogger(__name__)
-
-_SYSLOG = Path("/dev/log")
-
-
-@dataclass(frozen=True, slots=True)
-class Mounting:
-    """All that `start` needs; `make` makes the bundle once threads may be started."""
-
-    make: Callable[[Workers], Bundle]
-    image: Path
-    mountpoint: Path
-    jobs: int
-    eager: bool
-    options: frozenset[str]
-    umask: int
-    foreground: bool
-    log_file: Path | None
-    verbose: bool
+MAX_ROOT_SIZE = 10 << 30
+"""EC2 refuses a root image larger than 10 GiB [ec2-ami-tools bundleimage.rb MAX_SIZE]."""
 
 
-def start(mounting: Mounting) -> int:
-    """Mount in the foreground until the end, or in the background until it is ready."""
-    if mounting.foreground:
-        return _work(mounting, lambda: None)
-    return in_background(lambda ready: _work(mounting, ready))
-
-
-def _work(mounting: Mounting, ready: Callable[[], None]) -> int:
-    _set_up_logging(mounting)
-    progress = _progress(mounting)
-    try:
-        with Workers(mounting.jobs) as workers:
-            bundle = mounting.make(workers)
-            if mounting.eager:
-                bundle.complete()
-            session = Session(
-                mounting.mountpoint, str(mounting.image), mounting.options, mounting.umask
-            )
-            try:
-                serve(bundle, session, ready, progress and (lambda: progress(bundle)))
-            finally:
-                bundle.close()
-    except BundlefsError as error:
-        print(f"bundlefs: {error}", file=sys.stderr)
-        return error.exit_code
-    except Exception:
-        log.exception("the mount ended by an unexpected error")
-        print("bundlefs: unexpected error; see the log", file=sys.stderr)
-        return 1
+def run_session(arguments: argparse.Namespace, recipe: Recipe, ready: Callable[[], None]) -> int:
+    """Mount, call `ready` when the mount answers, and return the exit code when it has ended."""
+    set_up_logging(arguments)
+    with ExitStack() as stack:
+        image = stack.enter_context(Image.open(arguments.image))
+        _warn_of_size(image, arguments)
+        session = _session(arguments)
+        state = stack.enter_context(closing(_open_state(arguments, image, recipe)))
+        state.sign(f"process {os.getpid()}, mounted on {session.mountpoint}")
+        spill = Spill(arguments.cache_dir) if arguments.cache_dir else None
+        store = stack.enter_context(closing(BlockStore(arguments.cache_size, spill)))
+        workers = stack.enter_context(Workers(arguments.jobs))
+        bundle = stack.enter_context(closing(Bundle(image, recipe, Engine(workers, store), state)))
+        if arguments.eager:
+            bundle.complete()
+        tick = progress() if arguments.foreground else None
+        serve(bundle, session, ready, tick and partial(tick, bundle))
     return 0
 
 
-def _set_up_logging(mounting: Mounting) -> None:
-    handler = _log_handler(mounting)
-    handler.setFormatter(logging.Formatter("bundlefs[%(process)d]: %(levelname)s: %(message)s"))
-    logging.basicConfig(
-        handlers=[handler], level=logging.DEBUG if mounting.verbose else logging.INFO, force=True
+def _warn_of_size(image: Image, arguments: argparse.Namespace) -> None:
+    if image.size > MAX_ROOT_SIZE and not arguments.no_size_limit:
+        print(
+            f"bundlefs: warning: {image.path} has {human(image.size)}; EC2 takes root images of at"
+            " most 10 GiB (--no-size-limit silences this)",
+            file=sys.stderr,
+        )
+
+
+def _session(arguments: argparse.Namespace) -> Session:
+    options = {option for text in arguments.o for option in text.split(",") if option}
+    if arguments.allow_other:
+        options.add("allow_other")
+    return Session(
+        mountpoint=check_mountpoint(arguments.mountpoint),
+        source=str(arguments.image.absolute()),
+        options=frozenset(options),
+        umask=_umask(),
     )
-    # pyfuse3 logs each task that it starts.
-    logging.getLogger("pyfuse3").setLevel(logging.INFO)
 
 
-def _log_handler(mounting: Mounting) -> logging.Handler:
-    if mounting.log_file:
-        try:
-            return logging.FileHandler(mounting.log_file, encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"--log-file {mounting.log_file}: {error.strerror}") from error
-    if mounting.foreground:
-        return _AboveTheBar()
-    if _SYSLOG.exists():
-        return logging.handlers.SysLogHandler(str(_SYSLOG))
-    return logging.NullHandler()
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
-class _AboveTheBar(logging.Handler):
-    """Writes to stderr without tearing a progress bar."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
-
-
-def _progress(mounting: Mounting) -> Callable[[Bundle], None] | None:
-    if not mounting.foreground:
-        return None
-    return _Bar() if sys.stderr.isatty() else _Lines()
-
-
-class _Bar:
-    """A progress bar that is there while the index pass is."""
-
-    def __init__(self) -> None:
-        self._bar = tqdm(unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None)
-        self._bar.clear()
-
-    def __call__(self, bundle: Bundle) -> None:
-        status = bundle.status()
-        if status.phase == "indexing":
-            self._bar.total = status.tar_size
-            self._bar.update(status.tar_bytes_done - self._bar.n)
-        else:
-            self._bar.clear()
-
-
-class _Lines:
-    """A log line for each tenth of the index pass."""
-
-    def __init__(self) -> None:
-        self._told = 0
-
-    def __call__(self, bundle: Bundle) -> None:
-        status = bundle.status()
-        tenths = 10 * status.tar_bytes_done // status.tar_size
-        if tenths > self._told:
-            self._told = tenths
-            log.info("%d %% of the image, %d parts made", 10 * tenths, status.parts_made)
+def _open_state(arguments: argparse.Namespace, image: Image, recipe: Recipe) -> State:
+    """Take up the state of an earlier mount, or begin one, in a file or not."""
+    asked = wanted(image, recipe)
+    if arguments.state == "none":
+        return State(asked.extents)
+    path = Path(arguments.state) if arguments.state else default_path(image.path, recipe.prefix)
+    return open_file(path.absolute(), asked, fresh=arguments.fresh)

@@ -19,6 +19,7 @@ from bundlefs.image import Image
 from bundlefs.keys import UserKeys
 from bundlefs.manifest import Metadata
 from bundlefs.regions import recipients
+from bundlefs.state import State
 from bundlefs.store import BlockStore
 from bundlefs.workers import Workers, default_jobs
 
@@ -38,7 +39,8 @@ def pipeline(image: Path, level: int, keys: UserKeys) -> float:
     metadata = Metadata(account="123456789012")
     recipe = Recipe("image", metadata, recipients("image", [], []), keys, level)
     with Image.open(image) as source, Workers(default_jobs()) as workers:
-        bundle = Bundle(source, recipe, Engine(workers, BlockStore(0)))
+        state = State(source.extents())
+        bundle = Bundle(source, recipe, Engine(workers, BlockStore(0)), state)
         start = time.perf_counter()
         bundle.complete().result()
         return time.perf_counter() - start

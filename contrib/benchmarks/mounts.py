@@ -17,7 +17,7 @@ def mounted(image: Path, mountpoint: Path, *options: str) -> Iterator[Daemon]:
     """Mount `image` with bundlefs."""
     mountpoint.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "bundlefs", "mount", "-f", "--no-size-limit"]
-    command += ["--account", _ACCOUNT, *options, str(image), str(mountpoint)]
+    command += ["--account", _ACCOUNT, "--state", "none", *options, str(image), str(mountpoint)]
     with Daemon(command, lambda: os.path.ismount(mountpoint)) as daemon:
         yield daemon
 

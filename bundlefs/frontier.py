@@ -1,0 +1,227 @@
+"""The frontier: how far the sealed stream has been made for the first time.
+
+It moves forward only, block by block, as far as the farthest target that anyone
+has asked for; blocks are made in parallel ahead of it. It leaves behind the
+index: boundaries, part digests, and at the end the totals.
+
+Concurrency: one lane seals and alone writes to the index; one digests the plain
+bytes beside it. `_lock` guards who waits.
+"""
+
+import hashlib
+import heapq
+import itertools
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
+
+from bundlefs.codec import cbc
+from bundlefs.codec.deflate import crc32, gzip_trailer
+from bundlefs.errors import BundlefsError, ClosedError, InconsistentError
+from bundlefs.index import PART_SIZE, Totals
+from bundlefs.spans import Span, split
+from bundlefs.stream import MadeBlock, Plan, SealedStream, joined
+from bundlefs.workers import Workers
+
+log = logging.getLogger(__name__)
+
+END = sys.maxsize
+"""A target behind any stream: go on to the end."""
+
+
+class _PlainDigest:
+    """SHA-1 and CRC-32 of the tar stream, on a lane beside the sealing, `depth` blocks behind."""
+
+    def __init__(self, workers: Workers, depth: int) -> None:
+        self._lane = workers.lane("digest")
+        self._depth = depth
+        self._running: deque[Future[None]] = deque()
+        self._sha1 = hashlib.sha1(usedforsecurity=False)
+        self._crc = 0
+
+    def add(self, plain: bytes) -> None:
+        self._running.append(self._lane.submit(self._digest, plain))
+        while len(self._running) > self._depth:
+            self._running.popleft().result()
+
+    def _digest(self, plain: bytes) -> None:
+        self._sha1.update(plain)
+        self._crc = crc32(plain, self._crc)
+
+    def results(self) -> tuple[int, str]:
+        while self._running:
+            self._running.popleft().result()
+        return self._crc, self._sha1.hexdigest()
+
+
+class Sealer:
+    """Encrypts the blocks in order and writes the index. Used from the sealing lane alone."""
+
+    def __init__(self, plan: Plan, digest: _PlainDigest, stream: SealedStream) -> None:
+        self._plan = plan
+        self._key = plan.secret.key
+        self._index = plan.index
+        self._last = plan.maker.blocks - 1
+        self._plain = digest
+        self._stream = stream
+        self._part = hashlib.sha1(usedforsecurity=False)
+
+    def resume(self, plain: Iterator[bytes]) -> None:
+        """Digest again what is sealed already: `plain`, and the part that is not full."""
+        for block in plain:
+            self._plain.add(block)
+        position = self._index.position
+        start = position // PART_SIZE * PART_SIZE
+        if start < position:
+            self._part.update(self._stream.read(Span(start, position)))
+
+    def seal(self, made: MadeBlock) -> None:
+        """Encrypt the next block, have it kept, then publish it in the index."""
+        block = self._index.blocks
+        self._plain.add(made.plain)
+        sealed, after = cbc.advance(self._key, self._index.state(block), made.deflated)
+        if block == self._last:
+            self._seal_last(sealed, after, made)
+            return
+        self._digest_parts(sealed)
+        self._stream.keep(block, sealed)
+        self._index.append(len(made.deflated), after, made.crc)
+
+    def _seal_last(self, head: memoryview, after: cbc.CbcState, made: MadeBlock) -> None:
+        crc, digest = self._plain.results()
+        tail = cbc.finish(self._key, after, gzip_trailer(crc, self._plan.maker.size))
+        sealed = joined((head, tail))
+        end = self._index.position + len(sealed)
+        log.info("the bundle is complete: %s bytes of it in %d blocks", f"{end:,}", self._last + 1)
+        promised = self._plan.promised_size
+        if promised not in (None, end):
+            raise InconsistentError(f"the sealed stream has {end:,} bytes, not {promised:,}")
+        self._digest_parts(sealed)
+        if end % PART_SIZE:
+            self._index.part_digests.append(self._part.hexdigest())
+        self._stream.keep(self._last, sealed)
+        totals = Totals(crc, digest, end)
+        self._index.append_last(len(made.deflated), after, made.crc, totals)
+
+    def _digest_parts(self, sealed: memoryview) -> None:
+        start = self._index.position
+        rest = sealed
+        for _, span in split(Span(start, start + len(sealed)), PART_SIZE):
+            self._part.update(rest[: span.length])
+            rest = rest[span.length :]
+            if span.stop == PART_SIZE:
+                self._index.part_digests.append(self._part.hexdigest())
+                self._part = hashlib.sha1(usedforsecurity=False)
+
+
+class Frontier:
+    """Moves forward only, block by block, as far as the farthest target asked for."""
+
+    def __init__(
+        self, plan: Plan, workers: Workers, stream: SealedStream, progress: Callable[[], None]
+    ) -> None:
+        self._index = plan.index
+        self._progress = progress
+        ahead = 2 * workers.jobs + 2
+        self._sealer = Sealer(plan, _PlainDigest(workers, ahead), stream)
+        self._lane = workers.lane("seal")
+        sealed = range(plan.index.blocks if plan.index.totals is None else 0)
+        again = (partial(plan.maker.read_again, block, plan.index.crc(block)) for block in sealed)
+        self._resumed = False
+        self._sealed_before = workers.in_order(again, ahead)
+        first = (partial(plan.maker.make, n) for n in range(plan.index.blocks, plan.maker.blocks))
+        self._made = workers.in_order(first, ahead)
+        self._lock = threading.Lock()
+        self._order = itertools.count()
+        self._waiting: list[tuple[int, int, Future[None]]] = []
+        self._target = 0
+        self._busy = 0.0
+        self._busy_since = 0.0
+        self.running = False
+        self.error: BaseException | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been moving, without the pauses."""
+        now = time.monotonic() - self._busy_since if self.running else 0.0
+        return self._busy + now
+
+    def when(self, target: int) -> Future[None]:
+        """Ask for the sealed stream up to `target` (or its end); the future tells when it is made.
+
+        The future holds the error if the bundle has failed or fails before.
+        """
+        future: Future[None] = Future()
+        with self._lock:
+            if self.error is not None:
+                future.set_exception(self.error)
+            elif self._reached(target):
+                future.set_result(None)
+            else:
+                heapq.heappush(self._waiting, (target, next(self._order), future))
+                self._target = max(self._target, target)
+                self._start()
+        return future
+
+    def _reached(self, target: int) -> bool:
+        return self._index.totals is not None or self._index.position >= target
+
+    def _start(self) -> None:
+        if not self.running:
+            self.running = True
+            self._busy_since = time.monotonic()
+            self._lane.submit(self._run)
+
+    def _run(self) -> None:
+        try:
+            # The state of a SHA-1 cannot be kept, so a resumed pass digests what came before.
+            if not self._resumed:
+                self._sealer.resume(self._sealed_before)
+                self._resumed = True
+            while self._wanted():
+                self._sealer.seal(next(self._made))
+                self._progress()
+                self._tell()
+        # Whatever it is, those who wait must hear of it: they hang otherwise.
+        except BaseException as error:  # noqa: BLE001
+            self.fail(error)
+
+    def _wanted(self) -> bool:
+        with self._lock:
+            if self.error is None and not self._reached(self._target):
+                return True
+            self._busy = self.seconds
+            self.running = False
+            return False
+
+    def _tell(self) -> None:
+        reached = []
+        with self._lock:
+            while self._waiting and self._reached(self._waiting[0][0]):
+                reached.append(heapq.heappop(self._waiting)[2])
+        for future in reached:
+            future.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        """Fail for good: whoever waits or comes later gets `error`. The first error stays."""
+        with self._lock:
+            if self.error is None:
+                self.error = error
+                _log_failure(error)
+            error = self.error
+            self.running = False
+            waiting, self._waiting = self._waiting, []
+        for _, _, future in waiting:
+            future.set_exception(error)
+
+
+def _log_failure(error: BaseException) -> None:
+    if isinstance(error, ClosedError):
+        return
+    expected = isinstance(error, (BundlefsError, OSError))
+    log.error("the bundle has failed and stays failed: %s", error, exc_info=not expected and error)

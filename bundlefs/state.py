@@ -1,0 +1,288 @@
+"""What must outlast a mount, so that the next one gives the same bundle.
+
+A `State` is the secret and the creation time, the image's data extents as they
+were when its tar stream was laid out (a file system may answer otherwise later,
+though no byte has changed), the index as far as the frontier got, and the
+manifests that were rendered. `StateFile` keeps all that in a file.
+
+*Terms* are what the bytes depend on besides: the image's stat, the parameters,
+the codec's version. Where those of the file and of the mount differ, the old
+bundle cannot be made any more: a new one begins, and the log says why. A file
+that cannot be trusted is refused instead: an upload may be under way, and a new
+key for the same bucket must be the user's own decision.
+
+A lock file beside it keeps a second mount out; the kernel lets go of it when
+the process ends, however it ends.
+
+Concurrency: `save` may be called from any thread; a lock keeps it single.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bundlefs import statefile
+from bundlefs.errors import StateError
+from bundlefs.index import Index
+from bundlefs.keys import Secret
+from bundlefs.spans import Span
+from bundlefs.statefile import Contents
+
+log = logging.getLogger(__name__)
+
+_SAVE_SECONDS = 2.0
+_SAVE_SHARE = 50
+"""A save may take a fiftieth of the time: a large index is saved less often."""
+
+
+class State:
+    """A state that lasts as long as the mount."""
+
+    def __init__(
+        self,
+        extents: tuple[Span, ...] | None,
+        secret: Secret | None = None,
+        created_ns: int | None = None,
+    ) -> None:
+        self.extents = extents
+        self.secret = secret or Secret.generate()
+        self.created_ns = time.time_ns() if created_ns is None else created_ns
+        self.index = Index(self.secret.iv)
+        self.manifests: dict[str, str] = {}
+
+    def progress(self) -> None:
+        """Take note that the index has grown."""
+
+    def save(self) -> None:
+        """Have what is known now outlast the mount."""
+
+    def sign(self, holder: str) -> None:
+        """Leave word of who uses it, for who finds it locked."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a mount is going to be made of, to be held against a state file."""
+
+    image: Path
+    terms: Mapping[str, str]
+    recipients: Mapping[str, str]
+    extents: tuple[Span, ...] | None
+
+
+def default_folder() -> Path:
+    """Give the folder of the state files: $XDG_STATE_HOME/bundlefs, or the system's for root."""
+    home = os.environ.get("XDG_STATE_HOME")
+    if home:
+        return Path(home) / "bundlefs"
+    if os.geteuid() == 0:
+        return Path("/var/lib/bundlefs")
+    return Path.home() / ".local" / "state" / "bundlefs"
+
+
+def default_path(image: Path, prefix: str) -> Path:
+    """Give the state file of an image under a prefix."""
+    place = os.fsencode(image.resolve()) + b"\0" + os.fsencode(prefix)
+    return default_folder() / f"{image.name}-{hashlib.sha256(place).hexdigest()[:16]}.state"
+
+
+class Lock:
+    """Keeps a second mount off a state file, and tells it who is there."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            StateError: another mount has it; the text says which.
+        """
+        self._path = path.with_name(f"{path.name}.lock")
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._file = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            raise StateError(f"state file {path}: cannot lock it: {error.strerror}") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._file, 4096, 0).decode("utf-8", "replace") or "a mount"
+            os.close(self._file)
+            raise StateError(
+                f"state file {path} is in use by {holder}; unmount that first, or give this one"
+                " another --prefix or --state"
+            ) from error
+
+    def sign(self, holder: str) -> None:
+        """Leave word of who has it."""
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, holder.encode("utf-8", "replace"), 0)
+
+    def close(self) -> None:
+        """Release it. The file stays: to remove it would race with who waits for it."""
+        os.ftruncate(self._file, 0)
+        os.close(self._file)
+
+
+class StateFile(State):
+    """A state in a file, locked for as long as it is open."""
+
+    def __init__(self, path: Path, lock: Lock, contents: Contents) -> None:
+        super().__init__(contents.extents, contents.secret, contents.created_ns)
+        self._lock_file = lock
+        self._path = path
+        self._contents = contents
+        self._saving = threading.Lock()
+        self._saved = time.monotonic()
+        self._pause = _SAVE_SECONDS
+        self._warned = False
+        self.index.load(contents.index)
+        self.manifests = dict(contents.manifests)
+
+    def sign(self, holder: str) -> None:
+        """Leave word of who uses it, for who finds it locked."""
+        self._lock_file.sign(holder)
+
+    def progress(self) -> None:
+        """Save if the last time is long enough ago, or if all is known now."""
+        if self.index.totals or time.monotonic() - self._saved >= self._pause:
+            self.save()
+
+    def save(self) -> None:
+        """Save. A failure is logged once: what it costs is time after a crash, no bytes."""
+        try:
+            self.write()
+        except OSError as error:
+            if not self._warned:
+                log.warning(
+                    "cannot save to %s: %s; after a crash, what was made since is made again",
+                    self._path,
+                    error.strerror,
+                )
+            self._warned = True
+
+    def write(self) -> None:
+        """Write the file; raises OSError."""
+        with self._saving:
+            start = time.monotonic()
+            manifests = dict(self.manifests)
+            now = replace(self._contents, index=self.index.dump(), manifests=manifests)
+            statefile.replace(self._path, now.encode())
+            self._saved = time.monotonic()
+            self._pause = max(_SAVE_SECONDS, _SAVE_SHARE * (self._saved - start))
+
+    def close(self) -> None:
+        """Save and let go of the lock."""
+        self.save()
+        self._lock_file.close()
+
+
+def open_file(path: Path, wanted: Wanted, *, fresh: bool) -> StateFile:
+    """Take up the state in a file, or begin a new one there.
+
+    Raises:
+        StateError: the file is in use, cannot be trusted or cannot be written.
+    """
+    _make_folder(path.parent)
+    lock = Lock(path)
+    try:
+        old = None if fresh else statefile.read(path)
+        contents = _continued(old, wanted) if old else _begun(wanted)
+        state = StateFile(path, lock, contents)
+        # Before anyone sees a byte: what is uploaded must be there to be continued.
+        state.write()
+    except OSError as error:
+        lock.close()
+        raise StateError(
+            f"cannot write the state file {path}: {error.strerror}; name another place with"
+            " --state, or give --state none and start anew after each unmount"
+        ) from error
+    except BaseException:
+        lock.close()
+        raise
+    return state
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(
+            f"cannot make the folder {folder} for the state: {error.strerror};"
+            " name another place with --state"
+        ) from error
+
+
+def _begun(wanted: Wanted) -> Contents:
+    state = State(wanted.extents)
+    return Contents(
+        image=str(wanted.image),
+        terms=dict(wanted.terms),
+        recipients=dict(wanted.recipients),
+        secret=state.secret,
+        created_ns=state.created_ns,
+        extents=wanted.extents,
+        index=state.index.dump(),
+        manifests={},
+    )
+
+
+def _continued(old: Contents, wanted: Wanted) -> Contents:
+    """Go on with the old bundle if it can still be made, else begin a new one and say why."""
+    reasons = [*differences(old.terms, wanted.terms), *_other_keys(old, wanted)]
+    if reasons:
+        log.warning(
+            "%s: a new bundle with a new key, since %s; upload everything anew",
+            wanted.image,
+            "; ".join(reasons),
+        )
+        return _begun(wanted)
+    log.info("%s: going on with the bundle of %s", wanted.image, _when(old.created_ns))
+    return replace(old, recipients={**old.recipients, **wanted.recipients})
+
+
+def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Say what is different, in words: `level was 6, is 9`."""
+    names = [*old, *(name for name in new if name not in old)]
+    return [
+        f"{name} was {old.get(name, 'not known')}, is {new.get(name, 'not known')}"
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _other_keys(old: Contents, wanted: Wanted) -> list[str]:
+    return [
+        f"the EC2 key of {name} is another"
+        for name, key in wanted.recipients.items()
+        if old.recipients.get(name, key) != key
+    ]
+
+
+def _when(created_ns: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(created_ns / 1e9))
+
+
+def forget(path: Path) -> None:
+    """Remove a state file.
+
+    Raises:
+        StateError: a mount uses it, or it cannot be removed.
+    """
+    lock = Lock(path)
+    try:
+        path.unlink()
+        with suppress(OSError):
+            path.with_name(f"{path.name}.lock").unlink()
+    except OSError as error:
+        raise StateError(f"state file {path}: {error.strerror}") from error
+    finally:
+        lock.close()

@@ -1,0 +1,184 @@
+r"""The file that a state is kept in: its format, whether to trust it, how it is replaced.
+
+    bundlefs-state 1\\n
+    header: one line of JSON, with the lengths of the arrays behind it\\n
+    arrays: offsets, CRCs and CBC states of the index, extents of the image; native byte order
+    SHA-256 of all that comes before: 32 bytes
+
+It holds the AES key, so it has mode 0600. It is written under another name,
+synced and renamed: there is always a whole one, the old or the new.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from array import array
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from bundlefs.errors import StateError
+from bundlefs.index import IndexDump, Totals
+from bundlefs.keys import Secret
+from bundlefs.spans import Span
+
+VERSION = 1
+_MAGIC = b"bundlefs-state "
+_CHECKSUM = 32
+_REMEDY = "--fresh starts a new bundle with a new key, and everything has to be uploaded anew"
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All that a state file holds.
+
+    `terms` and `recipients` map what a person understands to what it was: parameters, and the
+    fingerprint of the key of each manifest.
+    """
+
+    image: str
+    terms: dict[str, str]
+    recipients: dict[str, str]
+    secret: Secret
+    created_ns: int
+    extents: tuple[Span, ...] | None = field(repr=False)
+    index: IndexDump = field(repr=False)
+    manifests: dict[str, str] = field(repr=False)
+
+    def encode(self) -> bytes:
+        """Give the bytes of the file."""
+        spans = [edge for span in self.extents or () for edge in (span.start, span.stop)]
+        arrays = (
+            self.index.offsets,
+            self.index.crcs,
+            self.index.states,
+            array("Q", spans).tobytes(),
+        )
+        header = {
+            "image": self.image,
+            "terms": self.terms,
+            "recipients": self.recipients,
+            "key": self.secret.key.hex(),
+            "iv": self.secret.iv.hex(),
+            "created_ns": self.created_ns,
+            "sparse": self.extents is not None,
+            "part_digests": self.index.part_digests,
+            "totals": asdict(self.index.totals) if self.index.totals else None,
+            "manifests": self.manifests,
+            "arrays": [len(data) for data in arrays],
+        }
+        line = json.dumps(header).encode()
+        body = b"".join((_MAGIC, b"%d\n" % VERSION, line, b"\n", *arrays))
+        return body + hashlib.sha256(body).digest()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read the bytes of a file.
+
+        Raises:
+            ValueError: they are damaged, or of a version that is not known here.
+        """
+        version, line, rest = _opened(data)
+        if version != VERSION:
+            raise ValueError(f"it is of version {version}; this bundlefs knows version {VERSION}")
+        header = json.loads(line)
+        return cls._from(header, list(_cut(rest, header["arrays"])))
+
+    @classmethod
+    def _from(cls, header: dict[str, Any], arrays: list[bytes]) -> Self:
+        offsets, crcs, states, edges = arrays
+        spans = array("Q", edges)
+        totals = Totals(**header["totals"]) if header["totals"] else None
+        return cls(
+            image=header["image"],
+            terms=header["terms"],
+            recipients=header["recipients"],
+            secret=Secret(bytes.fromhex(header["key"]), bytes.fromhex(header["iv"])),
+            created_ns=header["created_ns"],
+            extents=tuple(map(Span, spans[::2], spans[1::2])) if header["sparse"] else None,
+            index=IndexDump(offsets, crcs, states, tuple(header["part_digests"]), totals),
+            manifests=header["manifests"],
+        )
+
+
+def _opened(data: bytes) -> tuple[int, bytes, bytes]:
+    first, _, after = data.partition(b"\n")
+    number = first.removeprefix(_MAGIC)
+    if not first.startswith(_MAGIC) or not number.isdigit():
+        raise ValueError("it is not a state file of bundlefs, or is damaged")
+    # A later version may have its checksum elsewhere: it is named first.
+    if int(number) == VERSION and hashlib.sha256(data[:-_CHECKSUM]).digest() != data[-_CHECKSUM:]:
+        raise ValueError("it is damaged or cut short (its checksum does not fit)")
+    line, _, rest = after[:-_CHECKSUM].partition(b"\n")
+    return int(number), line, rest
+
+
+def _cut(data: bytes, lengths: list[int]) -> list[bytes]:
+    pieces, start = [], 0
+    for length in lengths:
+        pieces.append(data[start : start + length])
+        start += length
+    return pieces
+
+
+def read(path: Path) -> Contents | None:
+    """Read a state file, or give None if there is none.
+
+    Raises:
+        StateError: it cannot be read, or must not be trusted.
+    """
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
+            _require_private(path, os.fstat(file.fileno()))
+            return Contents.decode(file.read())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateError(f"state file {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error) if type(error) is ValueError else "it is damaged"
+        raise StateError(
+            f"state file {path}: {reason}. An upload of this bundle may be under way: {_REMEDY}"
+        ) from error
+
+
+def _require_private(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise StateError(f"state file {path}: it is not a regular file; name another with --state")
+    if status.st_uid != os.geteuid():
+        raise StateError(
+            f"state file {path}: it belongs to user {status.st_uid}, not to you"
+            f" ({os.geteuid()}); chown it if you trust it, or name another with --state"
+        )
+    if status.st_mode & 0o077:
+        raise StateError(
+            f"state file {path}: others may open it (mode {status.st_mode & 0o777:04o}) and it"
+            f" holds the bundle's key; if nobody did, chmod 600 it. Else {_REMEDY}"
+        )
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file of mode 0600 durably and in one step.
+
+    Raises:
+        OSError: it cannot be written; the old one is still there.
+    """
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).rename(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
