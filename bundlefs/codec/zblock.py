@@ -1,0 +1,169 @@
+"""Where the last deflate block of a stream lies, found by zlib while it proves the stream.
+
+Nothing but the call into libz may live here. libdeflate marks the last deflate block of every
+output as final (BFINAL=1). To append anything, that one bit must be found, and deflate streams
+have no index: only a decoder knows where a block starts. zlib's `inflate(..., Z_BLOCK)` returns
+at each block boundary and tells in `data_type` how many bits of the last byte read are unused
+(0 to 7), 64 when the block just ended was the final one, 128 when it stands at a boundary
+[zlib.h, inflate; Mark Adler's gzjoin.c walks the same way]. Python's own `zlib` module has no
+Z_BLOCK, hence ctypes and libz.so.1, which every Linux has.
+
+The walk inflates everything, so what it made is compared with what was deflated: one pass gives
+both the position and the proof. zlib only reads here; its version does not show in a bundle.
+
+Concurrency: each thread has a decoder and an output buffer of its own (about 1.1 MiB), made at
+its first call and freed with the thread. ctypes releases the GIL while zlib works.
+"""
+
+import ctypes
+import functools
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from bundlefs.errors import BundlefsError, InconsistentError, UsageError
+
+LIBRARY = "libz.so.1"
+CAPACITY = 1 << 20
+"""The most bytes that a stream may decode to."""
+
+_SLACK = 512  # zlib leaves its fast loop when less than 258 bytes of output are free
+_RAW = -15  # windowBits: a bare deflate stream with a window of 32 KiB
+_Z_OK = 0
+_Z_BLOCK = 5
+_UNUSED_BITS = 7
+_WAS_FINAL = 64
+_AT_BOUNDARY = 128
+
+
+class FinalBlock(NamedTuple):
+    """The last deflate block of a stream, as bit offsets; bit 0 is the lowest of byte 0.
+
+    `start` is the BFINAL bit itself [RFC 1951, 3.2.3], `end` the bit after the end of block.
+    """
+
+    start: int
+    end: int
+
+
+class _ZStream(ctypes.Structure):
+    """z_stream [zlib.h]; libz refuses it (Z_VERSION_ERROR) where its own has another size."""
+
+    _fields_: ClassVar[Sequence[Any]] = (
+        ("next_in", ctypes.c_void_p),
+        ("avail_in", ctypes.c_uint),
+        ("total_in", ctypes.c_ulong),
+        ("next_out", ctypes.c_void_p),
+        ("avail_out", ctypes.c_uint),
+        ("total_out", ctypes.c_ulong),
+        ("msg", ctypes.c_char_p),
+        ("state", ctypes.c_void_p),
+        ("zalloc", ctypes.c_void_p),
+        ("zfree", ctypes.c_void_p),
+        ("opaque", ctypes.c_void_p),
+        ("data_type", ctypes.c_int),
+        ("adler", ctypes.c_ulong),
+        ("reserved", ctypes.c_ulong),
+    )
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """Load libz, once.
+
+    Raises:
+        UsageError: it is not installed; the text says what to install.
+    """
+    try:
+        libz = ctypes.CDLL(LIBRARY)
+    except OSError as error:
+        raise UsageError(
+            f"compression levels 3 to 9 need zlib, but {LIBRARY} cannot be loaded ({error}): "
+            "install the package zlib1g (Debian, Ubuntu) or zlib (elsewhere), or use level 0 to 2"
+        ) from error
+    libz.zlibVersion.restype = ctypes.c_char_p
+    stream = ctypes.POINTER(_ZStream)
+    libz.inflateInit2_.argtypes = (stream, ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
+    libz.inflate.argtypes = (stream, ctypes.c_int)
+    libz.inflateReset.argtypes = libz.inflateEnd.argtypes = (stream,)
+    return libz
+
+
+class _Decoder:
+    """One z_stream and the buffer it inflates into, both used again for every stream."""
+
+    def __init__(self) -> None:
+        self._libz = load()
+        self._stream = _ZStream()
+        self._pointer = ctypes.pointer(self._stream)
+        self._out = bytearray(CAPACITY + _SLACK)
+        self._out_address = _address(self._out)
+        version, size = self._libz.zlibVersion(), ctypes.sizeof(_ZStream)
+        code = self._libz.inflateInit2_(self._pointer, _RAW, version, size)
+        if code != _Z_OK:
+            raise BundlefsError(f"{LIBRARY} {version.decode()} does not start: inflateInit2 {code}")
+        weakref.finalize(self, self._libz.inflateEnd, self._pointer)
+
+    def find(self, deflated: bytearray, plain: bytes) -> FinalBlock:
+        """See `find_final_block`."""
+        stream = self._stream
+        self._libz.inflateReset(self._pointer)
+        stream.next_in, stream.avail_in = _address(deflated), len(deflated)
+        stream.next_out, stream.avail_out = self._out_address, len(self._out)
+        final = self._walk()
+        # bytearray.startswith is a memcmp without a copy; == needs one, or a slice.
+        if stream.total_out != len(plain) or not self._out.startswith(plain):
+            raise InconsistentError(
+                f"a block of {len(plain)} bytes does not decode to itself: the compression "
+                "library or the machine's memory is faulty; check the memory, or use level 0"
+            )
+        return final
+
+    def _walk(self) -> FinalBlock:
+        """Inflate block by block until the final one has ended."""
+        stream, inflate, pointer = self._stream, self._libz.inflate, self._pointer
+        start = 0
+        while True:
+            code = inflate(pointer, _Z_BLOCK)
+            state = stream.data_type
+            if code != _Z_OK or not state & _AT_BOUNDARY:
+                raise InconsistentError(
+                    f"a compressed block does not decode (zlib code {code}, state {state}): the "
+                    "compression library or the machine's memory is faulty; use level 0"
+                )
+            end = 8 * stream.total_in - (state & _UNUSED_BITS)
+            if state & _WAS_FINAL:
+                return FinalBlock(start, end)
+            start = end
+
+
+def _address(buffer: bytearray) -> int:
+    """Give the address of a buffer, valid while nothing resizes it."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+class _PerThread(threading.local):
+    """A decoder for each thread that asks."""
+
+    def __init__(self) -> None:
+        self.decoder = _Decoder()
+
+
+@functools.cache
+def _decoders() -> _PerThread:
+    return _PerThread()
+
+
+def find_final_block(deflated: bytearray, plain: bytes) -> FinalBlock:
+    """Find the final block of `deflated` and prove that it decodes to `plain`.
+
+    Args:
+        deflated: a raw deflate stream, at least one byte, not changed.
+        plain: what was deflated, at most `CAPACITY` bytes.
+
+    Raises:
+        InconsistentError: `deflated` does not decode, or decodes to something else.
+        UsageError: zlib is not installed.
+    """
+    return _decoders().decoder.find(deflated, plain)
