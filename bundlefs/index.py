@@ -42,6 +42,11 @@ class IndexDump:
     part_digests: tuple[str, ...]
     totals: Totals | None
 
+    @property
+    def blocks(self) -> int:
+        """Number of blocks sealed."""
+        return len(self.crcs) // array("I").itemsize
+
 
 class Index:
     """Boundaries of the blocks sealed so far, digests of the parts, and the totals at the end."""

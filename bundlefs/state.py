@@ -96,6 +96,17 @@ def default_path(image: Path, prefix: str) -> Path:
     return default_folder() / f"{image.name}-{hashlib.sha256(place).hexdigest()[:16]}.state"
 
 
+class LockedError(StateError):
+    """Another mount uses the state; `holder` says which."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        self.holder = holder
+        super().__init__(
+            f"state file {path} is in use by {holder}; unmount that first, or give this one"
+            " another --prefix or --state"
+        )
+
+
 class Lock:
     """Keeps a second mount off a state file, and tells it who is there."""
 
@@ -116,10 +127,7 @@ class Lock:
         except OSError as error:
             holder = os.pread(self._file, 4096, 0).decode("utf-8", "replace") or "a mount"
             os.close(self._file)
-            raise StateError(
-                f"state file {path} is in use by {holder}; unmount that first, or give this one"
-                " another --prefix or --state"
-            ) from error
+            raise LockedError(path, holder) from error
 
     def sign(self, holder: str) -> None:
         """Leave word of who has it."""
@@ -130,6 +138,17 @@ class Lock:
         """Release it. The file stays: to remove it would race with who waits for it."""
         os.ftruncate(self._file, 0)
         os.close(self._file)
+
+
+def in_use(path: Path) -> str | None:
+    """Say who holds the lock of a state file, or give None."""
+    try:
+        Lock(path).close()
+    except LockedError as error:
+        return error.holder
+    except StateError:
+        return None
+    return None
 
 
 class StateFile(State):

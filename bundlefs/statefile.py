@@ -124,6 +124,13 @@ def _cut(data: bytes, lengths: list[int]) -> list[bytes]:
     return pieces
 
 
+def is_one(path: Path) -> bool:
+    """Tell whether a file begins as a state file does."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+    return False
+
+
 def read(path: Path) -> Contents | None:
     """Read a state file, or give None if there is none.
 

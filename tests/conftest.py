@@ -1,5 +1,6 @@
 """Fixtures that more than one tier uses. Nothing is made before a test asks for it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +9,17 @@ import pytest
 from tests.support.tools import run
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _machine_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep mounts that outlive a test from the machine's own states."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state-home")))
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _state_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test finds what another, or the machine's user, has left behind."""
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds what another has left behind."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state-home"))
 
 

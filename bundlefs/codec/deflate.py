@@ -46,7 +46,7 @@ def gzip_trailer(crc: int, size: int) -> bytes:
     return _FINAL_EMPTY + struct.pack("<II", crc, size & 0xFFFFFFFF)
 
 
-def crc32(data: bytes, value: int = 0) -> int:
+def crc32(data: bytes | memoryview, value: int = 0) -> int:
     """Give the CRC-32 of what `value` is the CRC-32 of, followed by `data`."""
     return isal_zlib.crc32(data, value)
 

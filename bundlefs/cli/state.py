@@ -1,0 +1,140 @@
+"""`bundlefs state`: what outlasts the mounts, for people. Never shows a secret."""
+
+import argparse
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundlefs import statefile
+from bundlefs.cli.common import Subparsers, human
+from bundlefs.codec.deflate import BLOCK_SIZE
+from bundlefs.errors import StateError
+from bundlefs.state import default_folder, forget, in_use
+from bundlefs.statefile import Contents
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "state",
+        help="list, show or forget what outlasts a mount",
+        description="What is kept so that a mount after this one gives the same bundle.",
+        allow_abbrev=False,
+    )
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="all images with a state", allow_abbrev=False)
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    listing.set_defaults(run=run_list)
+    for name, text, run in (
+        ("show", "what a bundle depends on and how far it got", run_show),
+        ("forget", "remove it: the next mount makes a new bundle with a new key", run_forget),
+    ):
+        action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        action.add_argument(
+            "what", type=Path, metavar="IMAGE|FILE", help="an image, or a state file"
+        )
+        action.set_defaults(run=run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A state file, and what is in it or what is wrong with it."""
+
+    path: Path
+    contents: Contents | None
+    problem: str | None
+
+    @classmethod
+    def read(cls, path: Path) -> "_Kept":
+        try:
+            return cls(path, statefile.read(path), None)
+        except StateError as error:
+            return cls(path, None, str(error))
+
+
+def _all() -> list[_Kept]:
+    return [_Kept.read(path) for path in sorted(default_folder().glob("*.state"))]
+
+
+def _find(what: Path) -> list[_Kept]:
+    """Give the states of an image, or the one in a file.
+
+    Raises:
+        StateError: there is none.
+    """
+    image = str(what.absolute())
+    found = [kept for kept in _all() if kept.contents and kept.contents.image == image]
+    if not found and (what.suffix == ".state" or statefile.is_one(what)):
+        found = [kept for kept in [_Kept.read(what.absolute())] if kept.contents or kept.problem]
+    if not found:
+        raise StateError(f"no state of {what} in {default_folder()}; see: bundlefs state list")
+    return found
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    """Print a line for each state."""
+    rows = [_facts(kept) for kept in _all()]
+    if arguments.json:
+        print(json.dumps(rows, indent=1))
+    elif rows:
+        _print_table(rows)
+    else:
+        print(f"nothing in {default_folder()}")
+    return 0
+
+
+def _facts(kept: _Kept) -> dict[str, str]:
+    facts = {"file": str(kept.path), "size": human(kept.path.stat().st_size)}
+    if kept.contents is None:
+        return {"image": "?", "made": kept.problem or "removed meanwhile", **facts}
+    return {
+        "image": kept.contents.image,
+        "prefix": kept.contents.terms.get("prefix", "?"),
+        "since": _when(kept.contents.created_ns),
+        "made": _progress(kept.contents),
+        "mounted": in_use(kept.path) or "no",
+        **facts,
+    }
+
+
+def _print_table(rows: Iterable[dict[str, str]]) -> None:
+    for row in rows:
+        print(row["image"])
+        for name, value in row.items():
+            if name != "image":
+                print(f"    {name:8} {value}")
+
+
+def _progress(contents: Contents) -> str:
+    totals = contents.index.totals
+    if totals:
+        return f"complete, {human(totals.sealed_size)} in {len(contents.index.part_digests)} parts"
+    done = contents.index.blocks * BLOCK_SIZE
+    return f"as far as {human(done)}, {len(contents.index.part_digests)} parts"
+
+
+def _when(created_ns: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(created_ns / 1e9))
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    """Print what a bundle depends on."""
+    for kept in _find(arguments.what):
+        _print_table([_facts(kept)])
+        if kept.contents:
+            names = ", ".join(kept.contents.recipients)
+            rendered = ", ".join(kept.contents.manifests) or "none yet"
+            print(f"    manifests: {names} (rendered: {rendered})\n    it depends on")
+            for name, value in kept.contents.terms.items():
+                print(f"        {name}: {value}")
+    return 0
+
+
+def run_forget(arguments: argparse.Namespace) -> int:
+    """Remove the states of an image, or one file."""
+    for kept in _find(arguments.what):
+        forget(kept.path)
+        print(f"forgot {kept.path}")
+    return 0
