@@ -370,6 +370,17 @@ def test_a_broken_isal_is_caught(
         codec.compress(block)
 
 
+@pytest.mark.parametrize("other", [text(49_999) + b"!", text(49_999), text(50_000) + b"!"], ids=len)
+def test_a_well_formed_result_of_another_block_is_caught(
+    other: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec, block = codec_for(1), text(50_000)
+    broken = _BrokenDeflater(codec.compress(other))
+    monkeypatch.setattr(isal_zlib, "compressobj", lambda *_, **__: broken)
+    with pytest.raises(InconsistentError, match="decodes to something else"):
+        codec.compress(block)
+
+
 def test_a_final_block_of_isal_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """It decodes to the block, but nothing could follow it."""
     block = text(50_000)
