@@ -37,6 +37,10 @@ class UnknownNameError(BundlefsError):
     """The bundle has no file of this name: ENOENT."""
 
 
+class BundleError(BundlefsError):
+    """A bundle that was given is damaged, or is not what it claims to be."""
+
+
 class StateError(BundlefsError):
     """The state of an earlier mount cannot be used, and going on without it might mix bundles."""
 
