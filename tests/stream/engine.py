@@ -1,0 +1,95 @@
+"""Bundles without FUSE, as the tests of this folder want them: real images, fixed identity.
+
+Nothing here checks anything. With one secret and one time, two bundles of an
+image are the same bytes, so that what one gave can be held against the other.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from bundlefs.bundle import Bundle, Engine, ManifestFile, Part, Recipe
+from bundlefs.image import Image
+from bundlefs.keys import Secret, UserKeys
+from bundlefs.manifest import Metadata
+from bundlefs.regions import recipients
+from bundlefs.state import State
+from bundlefs.store import BlockStore, Spill
+from bundlefs.workers import Workers
+from tests.support.tools import ACCOUNT
+
+T = TypeVar("T")
+
+SECRET = Secret(bytes(range(16)), bytes(range(16, 32)))
+CREATED = 1_700_000_000
+NANOSECONDS = 10**9
+MANIFEST = ManifestFile(0)
+HANG = 60
+"""Seconds after which whoever waits is taken to hang."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How a bundle is made and kept."""
+
+    level: int = 1
+    sparse: bool = True
+    cache: int = 0
+    spill: bool = False
+    jobs: int = 2
+
+
+@functools.cache
+def user_keys() -> UserKeys:
+    """Make a key pair, once for all tests."""
+    return UserKeys.load(None, None, str)
+
+
+@contextmanager
+def opened(path: Path, setting: Setting) -> Iterator[Bundle]:
+    """Open a bundle of the image at `path` for the length of a `with`."""
+    recipe = Recipe(
+        prefix="image",
+        metadata=Metadata(ACCOUNT),
+        recipients=recipients("image", [], []),
+        user_keys=user_keys(),
+        level=setting.level,
+        sparse=setting.sparse,
+    )
+    with ExitStack() as stack:
+        image = stack.enter_context(Image.open(path))
+        state = State(
+            image.extents() if setting.sparse else None, SECRET, CREATED * NANOSECONDS + 1
+        )
+        spill = Spill(path.parent) if setting.spill else None
+        store = stack.enter_context(closing(BlockStore(setting.cache, spill)))
+        workers = stack.enter_context(Workers(setting.jobs))
+        yield stack.enter_context(closing(Bundle(image, recipe, Engine(workers, store), state)))
+
+
+def parts_of(bundle: Bundle) -> list[Part]:
+    """Give the parts of a bundle; moves the frontier to the end."""
+    bundle.listed().result(HANG)
+    return [entry for entry in bundle.entries() if isinstance(entry, Part)]
+
+
+def read_parts(bundle: Bundle) -> list[bytes]:
+    """Read every part whole."""
+    return [bytes(bundle.read(part, 0, 1 << 30)) for part in parts_of(bundle)]
+
+
+def in_threads(count: int, calls: Iterable[Callable[[], T]]) -> list[T]:
+    """Make `calls` from `count` threads; give their results in order, or raise the first error.
+
+    Raises:
+        AssertionError: somebody hangs.
+    """
+    with ThreadPoolExecutor(count) as pool:
+        futures = [pool.submit(call) for call in calls]
+        hanging = wait(futures, HANG).not_done
+        assert not hanging, f"{len(hanging)} of {len(futures)} calls hang"
+        return [future.result() for future in futures]
