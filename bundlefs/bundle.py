@@ -197,6 +197,16 @@ class Bundle:
             return self._recipe.recipients[entry.number].filename
         return f"{self._recipe.prefix}.part.{entry.number:0{self._width}d}"
 
+    def key(self, entry: Entry) -> int:
+        """Give the number of an entry: manifests first, then parts."""
+        first = 0 if isinstance(entry, ManifestFile) else len(self._recipe.recipients)
+        return first + entry.number
+
+    def entry(self, key: int) -> Entry:
+        """Undo `key`."""
+        manifests = len(self._recipe.recipients)
+        return ManifestFile(key) if key < manifests else Part(key - manifests)
+
     def find(self, name: str) -> Entry:
         """Give the entry of a name that exists or may turn out to exist.
 
@@ -279,6 +289,10 @@ class Bundle:
         if size is None and self._index.position < entry.span.stop:
             return None
         return PART_SIZE if size is None else min(PART_SIZE, size - entry.span.start)
+
+    def has_digest(self, entry: Entry) -> bool:
+        """Tell whether it is a part: manifests have no digest of their own."""
+        return isinstance(entry, Part)
 
     def digest(self, entry: Entry) -> str:
         """Give the SHA-1 of a part, in hex; the part must be complete."""
@@ -379,6 +393,10 @@ class Bundle:
             pass_seconds=round(self._frontier.seconds, 3),
             error=str(error) or type(error).__name__ if error else None,
         )
+
+    def stored_size(self) -> int:
+        """Give the bytes of all parts as far as they are made."""
+        return self._index.position
 
     def close(self) -> None:
         """Let go of the image. Whoever waits gets an error."""

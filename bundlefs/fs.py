@@ -1,7 +1,6 @@
 """The FUSE handlers: inodes, handles, waiting, and the table of errnos. No byte logic.
 
-    /                         the bundle: opening it asks for everything
-      PREFIX.manifest.xml ... PREFIX.part.NN ...
+    /                         a `View`: the files of a bundle, or the image in one
       .bundlefs/              never listed
         status.json           where the bundle stands; always answers at once
 
@@ -26,12 +25,11 @@ import stat
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 import pyfuse3
 import trio
 
-from bundlefs.bundle import Bundle, Entry, ManifestFile, Part
 from bundlefs.errors import (
     BundlefsError,
     ClosedError,
@@ -40,13 +38,15 @@ from bundlefs.errors import (
 )
 from bundlefs.mountpoint import CONTROL_NAME, STATUS_NAME
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_CONTROL, _STATUS = pyfuse3.ROOT_INODE + 1, pyfuse3.ROOT_INODE + 2
-_FIRST_MANIFEST, _FIRST_PART = 1 << 10, 1 << 20
+_CONTROL, _STATUS, _FIRST = (pyfuse3.ROOT_INODE + number for number in (1, 2, 3))
 
 DIGEST_XATTR = b"user.bundlefs.sha1"
 
@@ -106,31 +106,90 @@ async def until(future: Future[None]) -> None:
     future.result()
 
 
-def _inode(entry: Entry) -> int:
-    base = _FIRST_PART if isinstance(entry, Part) else _FIRST_MANIFEST
-    return base + entry.number
+E = TypeVar("E")
 
 
-def _entry(inode: int) -> Entry:
-    if inode >= _FIRST_PART:
-        return Part(inode - _FIRST_PART)
-    if inode >= _FIRST_MANIFEST:
-        return ManifestFile(inode - _FIRST_MANIFEST)
-    raise pyfuse3.FUSEError(errno.ENOENT)
+class View(Protocol[E]):
+    """What is shown: entries `E`, each with a key, a number that never changes.
+
+    `find`, `known_size` and `digest` raise UnknownNameError for what is not there. A future
+    tells when the answer to the question of the same name can be had, or holds the error.
+    """
+
+    created_ns: int
+
+    def find(self, name: str) -> E:
+        """Give the entry of a name that exists or may turn out to."""
+
+    def name(self, entry: E) -> str:
+        """Give the name of an entry."""
+
+    def key(self, entry: E) -> int:
+        """Give the key of an entry, 0 or more."""
+
+    def entry(self, key: int) -> E:
+        """Give the entry of a key."""
+
+    def listed(self) -> Future[None]:
+        """Ask for all entries."""
+
+    def entries(self) -> Sequence[E]:
+        """Give all entries, as they sort."""
+
+    def sized(self, entry: E) -> Future[None]:
+        """Ask for a size."""
+
+    def known_size(self, entry: E) -> int | None:
+        """Give a size in bytes, or None if it is not known yet."""
+
+    def reached(self, entry: E, offset: int, length: int) -> Future[None]:
+        """Ask for bytes."""
+
+    def read_fast(self, entry: E, offset: int, length: int) -> memoryview | None:
+        """Give the bytes if that takes no time."""
+
+    def read(self, entry: E, offset: int, length: int) -> memoryview:
+        """Give the bytes; runs in a thread."""
+
+    def has_digest(self, entry: E) -> bool:
+        """Tell whether an entry is of a kind that has a digest."""
+
+    def digested(self, entry: E) -> Future[None]:
+        """Ask for a digest."""
+
+    def digest(self, entry: E) -> str:
+        """Give the SHA-1 in hex."""
+
+    def status(self) -> "DataclassInstance":
+        """Tell where it stands, as fields that JSON can hold."""
+
+    def stored_size(self) -> int:
+        """Give the bytes of all files as far as they are known."""
+
+    def close(self) -> None:
+        """End it: whoever waits gets an error."""
 
 
-class BundleOperations(pyfuse3.Operations):
-    """The handlers for one bundle. `about` is added to the status: facts of the mount."""
+class Operations(pyfuse3.Operations, Generic[E]):
+    """The handlers for one view. `about` is added to the status: facts of the mount."""
 
-    def __init__(self, bundle: Bundle, umask: int, about: dict[str, object]) -> None:
+    def __init__(self, view: View[E], umask: int, about: dict[str, object]) -> None:
         super().__init__()
-        self._bundle = bundle
+        self._view = view
         self._umask = umask
         self._about = about
         self._limiter = trio.CapacityLimiter(_READ_THREADS)
         self._snapshots: dict[int, bytes] = {}
         self._listings: dict[int, Sequence[tuple[str, int]]] = {}
         self._handles = 0
+
+    def _inode(self, entry: E) -> int:
+        return _FIRST + self._view.key(entry)
+
+    def _entry(self, inode: int) -> E:
+        if inode < _FIRST:
+            raise pyfuse3.FUSEError(errno.ENOENT)
+        return self._view.entry(inode - _FIRST)
 
     # Attributes
 
@@ -154,7 +213,7 @@ class BundleOperations(pyfuse3.Operations):
 
     def _owned(self, attributes: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
         attributes.st_uid, attributes.st_gid = os.getuid(), os.getgid()
-        created = self._bundle.created_ns
+        created = self._view.created_ns
         attributes.st_mtime_ns = attributes.st_ctime_ns = attributes.st_atime_ns = created
         return attributes
 
@@ -170,8 +229,8 @@ class BundleOperations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.ENOENT)
         if text == CONTROL_NAME:
             return self._directory(_CONTROL)
-        entry = self._bundle.find(text)
-        return self._attributes(_inode(entry), self._bundle.known_size(entry))
+        entry = self._view.find(text)
+        return self._attributes(self._inode(entry), self._view.known_size(entry))
 
     @_handler
     async def getattr(
@@ -182,9 +241,9 @@ class BundleOperations(pyfuse3.Operations):
             return self._directory(inode)
         if inode == _STATUS:
             return self._attributes(inode, None)
-        entry = _entry(inode)
-        await until(self._bundle.sized(entry))
-        return self._attributes(inode, self._bundle.known_size(entry))
+        entry = self._entry(inode)
+        await until(self._view.sized(entry))
+        return self._attributes(inode, self._view.known_size(entry))
 
     # Directories
 
@@ -195,8 +254,8 @@ class BundleOperations(pyfuse3.Operations):
         """Wait until all names and sizes are known."""
         names: list[tuple[str, int]] = []
         if inode == pyfuse3.ROOT_INODE:
-            await until(self._bundle.listed())
-            names = [(self._bundle.name(entry), _inode(entry)) for entry in self._bundle.entries()]
+            await until(self._view.listed())
+            names = [(self._view.name(entry), self._inode(entry)) for entry in self._view.entries()]
         handle = self._new_handle()
         self._listings[handle] = names
         return handle
@@ -214,7 +273,7 @@ class BundleOperations(pyfuse3.Operations):
         names = self._listings[fh]
         for number in range(start_id, len(names)):
             name, inode = names[number]
-            attributes = self._attributes(inode, self._bundle.known_size(_entry(inode)))
+            attributes = self._attributes(inode, self._view.known_size(self._entry(inode)))
             encoded = pyfuse3.FileNameT(os.fsencode(name))
             if not pyfuse3.readdir_reply(token, encoded, attributes, number + 1):
                 return
@@ -235,10 +294,10 @@ class BundleOperations(pyfuse3.Operations):
             handle = self._new_handle()
             self._snapshots[handle] = self._status()
             return pyfuse3.FileInfo(fh=handle, direct_io=True)
-        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(_inode(_entry(inode))), keep_cache=True)
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(inode), keep_cache=True)
 
     def _status(self) -> bytes:
-        return json.dumps(asdict(self._bundle.status()) | self._about, indent=1).encode() + b"\n"
+        return json.dumps(asdict(self._view.status()) | self._about, indent=1).encode() + b"\n"
 
     @_handler
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
@@ -246,12 +305,12 @@ class BundleOperations(pyfuse3.Operations):
         snapshot = self._snapshots.get(fh)
         if snapshot is not None:
             return snapshot[off : off + size]
-        entry = _entry(fh)
-        data = self._bundle.read_fast(entry, off, size)
+        entry = self._entry(fh)
+        data = self._view.read_fast(entry, off, size)
         if data is None:
-            await until(self._bundle.reached(entry, off, size))
+            await until(self._view.reached(entry, off, size))
             data = await trio.to_thread.run_sync(
-                self._bundle.read, entry, off, size, limiter=self._limiter
+                self._view.read, entry, off, size, limiter=self._limiter
             )
         # pyfuse3 takes any buffer; its annotation says bytes.
         return cast("bytes", data)
@@ -268,25 +327,26 @@ class BundleOperations(pyfuse3.Operations):
         self, inode: pyfuse3.InodeT, name: pyfuse3.XAttrNameT, ctx: pyfuse3.RequestContext
     ) -> bytes:
         """Give the SHA-1 of a part, once it is complete."""
-        if name != DIGEST_XATTR or inode < _FIRST_PART:
+        if name != DIGEST_XATTR or inode < _FIRST or not self._view.has_digest(self._entry(inode)):
             raise pyfuse3.FUSEError(errno.ENODATA)
-        entry = _entry(inode)
-        await until(self._bundle.digested(entry))
-        return self._bundle.digest(entry).encode()
+        entry = self._entry(inode)
+        await until(self._view.digested(entry))
+        return self._view.digest(entry).encode()
 
     @_handler
     async def listxattr(
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> Sequence[pyfuse3.XAttrNameT]:
         """Give the names of the extended attributes."""
-        return [pyfuse3.XAttrNameT(DIGEST_XATTR)] if inode >= _FIRST_PART else []
+        has = inode >= _FIRST and self._view.has_digest(self._entry(inode))
+        return [pyfuse3.XAttrNameT(DIGEST_XATTR)] if has else []
 
     @_handler
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        """Show the sealed bytes as a full file system."""
+        """Show what is stored as a full file system."""
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = 512
-        data.f_blocks = -(-self._bundle.status().sealed_bytes // 512)
+        data.f_blocks = -(-self._view.stored_size() // 512)
         data.f_bfree = data.f_bavail = 0
         data.f_files = data.f_ffree = data.f_favail = 0
         data.f_namemax = 255

@@ -130,6 +130,10 @@ class Index:
             return Span(self._sealed(block), totals.sealed_size)
         return Span(self._sealed(block), self._sealed(block + 1))
 
+    def gzip_span(self, block: int) -> Span:
+        """Give the bytes of the gzip stream that are a sealed block."""
+        return Span(self._offsets[block], self._offsets[block + 1])
+
     def block_at(self, offset: int) -> int:
         """Give the sealed block that holds this offset of the sealed stream."""
         found = bisect_right(self._offsets, offset | (CBC_BLOCK - 1)) - 1

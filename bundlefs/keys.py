@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import (
     RSAPrivateKey,
@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.utils import CryptographyDeprecationWarning
 
-from bundlefs.errors import KeyFileError
+from bundlefs.errors import BundleError, KeyFileError
 
 SECRET_SIZE = 16
 OCCASION_BITS = 2048
@@ -130,6 +130,40 @@ def wrap(public: RSAPublicKey, secret: Secret) -> tuple[str, str]:
 def sign(private: RSAPrivateKey, text: bytes) -> str:
     """Sign with RSA-SHA1, PKCS#1 v1.5: hex, twice as long as the modulus in bytes."""
     return private.sign(text, PKCS1v15(), SHA1()).hex()  # noqa: S303  # the format's digest
+
+
+def unwrap(private: RSAPrivateKey, wrapped: tuple[str, str]) -> Secret:
+    """Undo `wrap`: decrypt the hex of the encrypted key and IV.
+
+    A value shorter than 32 digits is filled with zeros, as openssl does with what it is given:
+    some bundlers wrote IVs of 16 digits [peers: scalarizr].
+
+    Raises:
+        BundleError: this key does not open them.
+    """
+    opened = []
+    for text in wrapped:
+        try:
+            digits = private.decrypt(bytes.fromhex(text), PKCS1v15()).decode("ascii")
+            opened.append(bytes.fromhex(digits.ljust(2 * SECRET_SIZE, "0")))
+        except ValueError:
+            opened.append(b"")
+    # A wrong key may give bytes of any kind: OpenSSL answers so on purpose.
+    if any(len(value) != SECRET_SIZE for value in opened):
+        raise BundleError(
+            "this private key does not open the manifest's encrypted key: it is another's,"
+            " or the manifest was made without a user key"
+        )
+    return Secret(*opened)
+
+
+def verify(public: RSAPublicKey, text: bytes, signature: str) -> bool:
+    """Tell whether `signature` (hex) is what `sign` makes of `text` with the private half."""
+    try:
+        public.verify(bytes.fromhex(signature), text, PKCS1v15(), SHA1())  # noqa: S303  # same
+    except InvalidSignature:
+        return False
+    return True
 
 
 def load_public_key(path: StrPath) -> RSAPublicKey:

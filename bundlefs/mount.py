@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pyfuse3
 import trio
 
-from bundlefs.bundle import Bundle
 from bundlefs.errors import MountError
-from bundlefs.fs import BundleOperations
+from bundlefs.fs import Operations, View
 
 log = logging.getLogger(__name__)
+
+E = TypeVar("E")
 
 _MAX_TASKS = 10_000
 """Each waiting reader holds one; pyfuse3's 99 would stop the mount at a hundred readers."""
@@ -35,7 +37,7 @@ class Session:
 
 
 def serve(
-    bundle: Bundle,
+    view: View[E],
     session: Session,
     ready: Callable[[], None],
     tick: Callable[[], None] | None = None,
@@ -45,9 +47,9 @@ def serve(
     `tick` is called twice a second, for who shows progress; without it an idle mount sleeps.
     """
     about: dict[str, object] = {"mountpoint": str(session.mountpoint), "pid": os.getpid()}
-    operations = BundleOperations(bundle, session.umask, about)
+    operations = Operations(view, session.umask, about)
     with _fuse(operations, session):
-        trio.run(_run, bundle, session, ready, tick)
+        trio.run(_run, view, session, ready, tick)
 
 
 @contextmanager
@@ -68,13 +70,13 @@ def _fuse(operations: pyfuse3.Operations, session: Session) -> Iterator[None]:
 
 
 async def _run(
-    bundle: Bundle,
+    view: View[E],
     session: Session,
     ready: Callable[[], None],
     tick: Callable[[], None] | None,
 ) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_end_on_signal, bundle)
+        nursery.start_soon(_end_on_signal, view)
         nursery.start_soon(_greet, session, ready)
         if tick:
             nursery.start_soon(_call_often, tick)
@@ -88,12 +90,12 @@ async def _call_often(tick: Callable[[], None]) -> None:
         await trio.sleep(_TICK_SECONDS)
 
 
-async def _end_on_signal(bundle: Bundle) -> None:
+async def _end_on_signal(view: View[E]) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             log.info("%s: unmounting", signal.Signals(number).name)
             # Those who wait must be answered before pyfuse3's tasks can end.
-            bundle.close()
+            view.close()
             pyfuse3.terminate()
             return
 

@@ -91,6 +91,10 @@ _REGION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LONGEST_NAME = 255  # bytes: NAME_MAX of Linux
 
 
+Cert = tuple[str | None, RSAPublicKey]
+"""A key that the user gave, and the region that it is for, if it is for one alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipient:
     """One manifest: its file name, the EC2 key that it wraps the secret with, and for whom.
@@ -107,7 +111,7 @@ class Recipient:
 def recipients(
     prefix: str,
     regions: Sequence[str],
-    certs: Sequence[tuple[str | None, RSAPublicKey]],
+    certs: Sequence[Cert],
 ) -> tuple[Recipient, ...]:
     """Decide which manifests a bundle gets: those of `certs` first, each group as it was given.
 
@@ -136,7 +140,7 @@ def _key(modulus: int) -> RSAPublicKey:
 
 
 def _by_region(
-    certs: Iterable[tuple[str | None, RSAPublicKey]],
+    certs: Iterable[Cert],
 ) -> dict[str | None, RSAPublicKey]:
     """Give the one key of each region; None stands for no region."""
     found: dict[str | None, RSAPublicKey] = {}

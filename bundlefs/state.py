@@ -210,7 +210,7 @@ def open_file(path: Path, wanted: Wanted, *, fresh: bool) -> StateFile:
     Raises:
         StateError: the file is in use, cannot be trusted or cannot be written.
     """
-    _make_folder(path.parent)
+    statefile.make_folder(path.parent)
     lock = Lock(path)
     try:
         old = None if fresh else statefile.read(path)
@@ -228,16 +228,6 @@ def open_file(path: Path, wanted: Wanted, *, fresh: bool) -> StateFile:
         lock.close()
         raise
     return state
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StateError(
-            f"cannot make the folder {folder} for the state: {error.strerror};"
-            " name another place with --state"
-        ) from error
 
 
 def _begun(wanted: Wanted) -> Contents:

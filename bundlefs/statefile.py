@@ -137,19 +137,32 @@ def read(path: Path) -> Contents | None:
     Raises:
         StateError: it cannot be read, or must not be trusted.
     """
-    try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
-            _require_private(path, os.fstat(file.fileno()))
-            return Contents.decode(file.read())
-    except FileNotFoundError:
+    data = read_private(path)
+    if data is None:
         return None
-    except OSError as error:
-        raise StateError(f"state file {path}: {error.strerror}") from error
+    try:
+        return Contents.decode(data)
     except (ValueError, KeyError, TypeError) as error:
         reason = str(error) if type(error) is ValueError else "it is damaged"
         raise StateError(
             f"state file {path}: {reason}. An upload of this bundle may be under way: {_REMEDY}"
         ) from error
+
+
+def read_private(path: Path) -> bytes | None:
+    """Read a file that nobody else may have written or read, or give None if there is none.
+
+    Raises:
+        StateError: it cannot be read, or others have access to it.
+    """
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
+            _require_private(path, os.fstat(file.fileno()))
+            return file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateError(f"state file {path}: {error.strerror}") from error
 
 
 def _require_private(path: Path, status: os.stat_result) -> None:
@@ -165,6 +178,21 @@ def _require_private(path: Path, status: os.stat_result) -> None:
             f"state file {path}: others may open it (mode {status.st_mode & 0o777:04o}) and it"
             f" holds the bundle's key; if nobody did, chmod 600 it. Else {_REMEDY}"
         )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a private folder, if it is not there.
+
+    Raises:
+        StateError: it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(
+            f"cannot make the folder {folder} for the state: {error.strerror};"
+            " name another place with --state"
+        ) from error
 
 
 def replace(path: Path, data: bytes) -> None:

@@ -4,10 +4,13 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from bundlefs.errors import BundlefsError
+from bundlefs.keys import load_public_key
+from bundlefs.regions import Cert
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,18 @@ def human(count: float) -> str:
             return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def read_certs(texts: Sequence[str]) -> list[Cert]:
+    """Read what --ec2-cert gives, `[REGION=]PEM` each: the region or None, and the key."""
+    certs: list[Cert] = []
+    for text in texts:
+        region, separator, path = text.partition("=")
+        # A path may have '=' in it as well; what exists is a path.
+        if not separator or Path(text).exists():
+            region, path = "", text
+        certs.append((region or None, load_public_key(Path(path))))
+    return certs
 
 
 def reported(work: Callable[[], int]) -> int:

@@ -49,7 +49,14 @@ def _kept(path: Path | None) -> logging.Handler | None:
 
 
 class _AboveTheBar(logging.Handler):
-    """Writes to stderr without tearing a progress bar."""
+    """Writes to stderr without tearing a progress bar.
+
+    As with every handler of the library, a stderr that nobody reads any more harms nobody:
+    an exception here would end whoever logs, be it the mount or the thread that seals.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except Exception:  # noqa: BLE001  # what the library's own handlers do
+            self.handleError(record)

@@ -1,20 +1,19 @@
 """`bundlefs mount`: the options of a bundle and of a mount, checked before anything is made."""
 
 import argparse
-import getpass
 import os
 import platform
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from bundlefs.bundle import Recipe
-from bundlefs.cli.common import Subparsers, positive, reported, size
+from bundlefs.cli.common import Subparsers, positive, read_certs, reported, size
+from bundlefs.cli.mountopts import add_mount_options
+from bundlefs.cli.passphrase import add_passphrase_options, passphrase
 from bundlefs.daemon import in_background
-from bundlefs.errors import KeyFileError, UsageError
-from bundlefs.keys import UserKeys, fingerprint, load_public_key
+from bundlefs.errors import UsageError
+from bundlefs.keys import UserKeys, fingerprint
 from bundlefs.manifest import Metadata, parse_mapping
-from bundlefs.regions import Recipient, recipients
+from bundlefs.regions import recipients
 from bundlefs.state import default_folder
 from bundlefs.workers import default_jobs
 
@@ -38,7 +37,8 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT")
     add_bundle_options(parser)
     _add_work_options(parser)
-    _add_mount_options(parser)
+    _add_state_options(parser)
+    add_mount_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -69,7 +69,8 @@ def add_bundle_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_key_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("keys").add_argument
+    group = parser.add_argument_group("keys")
+    add = group.add_argument
     add(
         "--region",
         metavar="REGION",
@@ -89,13 +90,7 @@ def _add_key_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--user-key", metavar="PEM", type=Path, help="your private RSA key: signs, and decrypts")
     add("--user-cert", metavar="PEM", type=Path, help="your certificate or public key")
-    add("--passphrase-file", metavar="FILE", type=Path, help="whose first line opens --user-key")
-    add(
-        "--passphrase-env",
-        metavar="NAME",
-        default="BUNDLEFS_PASSPHRASE",
-        help="environment variable that opens --user-key (default: %(default)s)",
-    )
+    add_passphrase_options(group)
 
 
 def _add_work_options(parser: argparse.ArgumentParser) -> None:
@@ -118,8 +113,8 @@ def _add_work_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_mount_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("the mount").add_argument
+def _add_state_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what outlasts the mount").add_argument
     add(
         "--state",
         metavar="FILE",
@@ -127,11 +122,6 @@ def _add_mount_options(parser: argparse.ArgumentParser) -> None:
         f" (default: one for each image and prefix in {default_folder()})",
     )
     add("--fresh", action="store_true", help="begin a new bundle with a new key")
-    add("-f", "--foreground", action="store_true", help="stay, and show progress")
-    add("--allow-other", action="store_true", help="let other users read it")
-    add("-o", metavar="OPTION[,...]", action="append", default=[], help="FUSE options")
-    add("--log-file", metavar="FILE", type=Path, help="log here (default: stderr, or syslog)")
-    add("-v", "--verbose", action="store_true", help="log more")
 
 
 def _host_arch() -> str:
@@ -176,12 +166,14 @@ def read_recipe(arguments: argparse.Namespace) -> Recipe:
         kernel_name=arguments.kernel_name,
     )
     prefix = check_prefix(arguments.prefix)
-    keys = UserKeys.load(arguments.user_key, arguments.user_cert, passphrase(arguments))
+    keys = UserKeys.load(
+        arguments.user_key, arguments.user_cert, passphrase(arguments, arguments.user_key)
+    )
     lasting = arguments.user_key or arguments.user_cert
     return Recipe(
         prefix=prefix,
         metadata=metadata,
-        recipients=read_recipients(arguments),
+        recipients=recipients(prefix, arguments.region, read_certs(arguments.ec2_cert)),
         user_keys=keys,
         level=arguments.level,
         sparse=not arguments.no_sparse,
@@ -200,51 +192,3 @@ def check_prefix(prefix: str) -> str:
     if len(name) > _MAX_PREFIX:
         raise UsageError(f"--prefix {prefix!r}: {len(name)} bytes; tar has room for {_MAX_PREFIX}")
     return prefix
-
-
-def read_recipients(arguments: argparse.Namespace) -> tuple[Recipient, ...]:
-    """Give the manifests that --region and --ec2-cert ask for."""
-    certs = []
-    for text in arguments.ec2_cert:
-        region, separator, path = text.partition("=")
-        # A path may have '=' in it as well; what exists is a path.
-        if not separator or Path(text).exists():
-            region, path = "", text
-        certs.append((region or None, load_public_key(Path(path))))
-    return recipients(arguments.prefix, arguments.region, certs)
-
-
-def passphrase(arguments: argparse.Namespace) -> Callable[[], str]:
-    """Give what finds the passphrase of the user's key once it is needed."""
-
-    def find() -> str:
-        if arguments.passphrase_file:
-            return _first_line(arguments.passphrase_file)
-        if arguments.passphrase_env in os.environ:
-            return os.environ[arguments.passphrase_env]
-        return _ask(arguments)
-
-    return find
-
-
-def _ask(arguments: argparse.Namespace) -> str:
-    # Python has no stdin at all where the caller closed it.
-    if sys.stdin is None or not sys.stdin.isatty():
-        missing = "there is no terminal to ask for its passphrase"
-    else:
-        try:
-            return getpass.getpass(f"Passphrase of {arguments.user_key}: ")
-        except EOFError:
-            missing = "no passphrase was typed"
-    raise KeyFileError(
-        f"{arguments.user_key} is encrypted and {missing}:"
-        f" give --passphrase-file or set {arguments.passphrase_env}"
-    )
-
-
-def _first_line(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").partition("\n")[0]
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise KeyFileError(f"--passphrase-file {path}: {reason}") from error

@@ -9,12 +9,17 @@ from functools import partial
 from pathlib import Path
 
 from bundlefs.bundle import Bundle, Engine, Recipe, wanted
+from bundlefs.cli.bundles import parts_folder
 from bundlefs.cli.common import human
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.progress import progress
 from bundlefs.image import Image
+from bundlefs.keys import Secret
+from bundlefs.manifest_reader import BundleManifest
 from bundlefs.mount import Session, serve
 from bundlefs.mountpoint import check_mountpoint
+from bundlefs.opened import DiskView, OpenedBundle
+from bundlefs.parts import PartFiles
 from bundlefs.state import State, default_path, open_file
 from bundlefs.store import BlockStore, Spill
 from bundlefs.workers import Workers
@@ -29,7 +34,7 @@ def run_session(arguments: argparse.Namespace, recipe: Recipe, ready: Callable[[
     with ExitStack() as stack:
         image = stack.enter_context(Image.open(arguments.image))
         _warn_of_size(image, arguments)
-        session = _session(arguments)
+        session = _session(arguments, arguments.image)
         state = stack.enter_context(closing(_open_state(arguments, image, recipe)))
         state.sign(f"process {os.getpid()}, mounted on {session.mountpoint}")
         spill = Spill(arguments.cache_dir) if arguments.cache_dir else None
@@ -43,6 +48,22 @@ def run_session(arguments: argparse.Namespace, recipe: Recipe, ready: Callable[[
     return 0
 
 
+def open_session(
+    arguments: argparse.Namespace,
+    manifest: BundleManifest,
+    secret: Secret,
+    ready: Callable[[], None],
+) -> int:
+    """Mount a bundle as a disk, call `ready` when it answers, and return when it has ended."""
+    set_up_logging(arguments)
+    session = _session(arguments, arguments.manifest)
+    parts = PartFiles(manifest, parts_folder(arguments), check=not arguments.no_verify)
+    with closing(OpenedBundle(manifest, parts, secret)) as bundle:
+        view = DiskView(bundle, arguments.manifest.stat().st_mtime_ns)
+        serve(view, session, ready)
+    return 0
+
+
 def _warn_of_size(image: Image, arguments: argparse.Namespace) -> None:
     if image.size > MAX_ROOT_SIZE and not arguments.no_size_limit:
         print(
@@ -52,13 +73,13 @@ def _warn_of_size(image: Image, arguments: argparse.Namespace) -> None:
         )
 
 
-def _session(arguments: argparse.Namespace) -> Session:
+def _session(arguments: argparse.Namespace, source: Path) -> Session:
     options = {option for text in arguments.o for option in text.split(",") if option}
     if arguments.allow_other:
         options.add("allow_other")
     return Session(
         mountpoint=check_mountpoint(arguments.mountpoint),
-        source=str(arguments.image.absolute()),
+        source=str(source.absolute()),
         options=frozenset(options),
         umask=_umask(),
     )

@@ -62,3 +62,26 @@ def finish(key: bytes, state: CbcState, data: bytes) -> memoryview:
 def sealed_size(plain_size: int) -> int:
     """Give the size of the padded ciphertext of `plain_size` bytes."""
     return plain_size - plain_size % BLOCK + BLOCK
+
+
+def decrypt(key: bytes, chain: bytes, sealed: bytes) -> bytes:
+    """Undo `advance` for any run of whole blocks; the padding, if any, stays.
+
+    Args:
+        key: 16 bytes.
+        chain: the 16 bytes of ciphertext before `sealed`, or the IV.
+        sealed: a multiple of 16 bytes.
+    """
+    return Cipher(AES128(key), CBC(chain)).decryptor().update(sealed)
+
+
+def padding(last: bytes) -> int:
+    """Give the length of the PKCS#7 padding at the end of the decrypted last block.
+
+    Raises:
+        ValueError: there is none, so the key is wrong or the end is missing.
+    """
+    fill = last[-1] if last else 0
+    if not 1 <= fill <= BLOCK or last[-fill:] != bytes([fill]) * fill:
+        raise ValueError("no padding at the end")
+    return fill

@@ -1,0 +1,60 @@
+"""`bundlefs unbundle`: a bundle back to its image."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from bundlefs.cli.bundles import (
+    add_bundle_arguments,
+    add_jobs,
+    load_keys,
+    parts_folder,
+    progress_bar,
+)
+from bundlefs.cli.common import Subparsers, human
+from bundlefs.manifest_reader import read_manifest
+from bundlefs.parts import PartFiles
+from bundlefs.unbundle import NewFile, Pass, Passed, Sink, SparseFile, standard_output
+from bundlefs.unlock import unlock
+from bundlefs.workers import Workers
+
+_PIPE = Path("-")
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "unbundle",
+        help="write the image in a bundle to a file",
+        description="Write the image in a bundle to a sparse file. It gets its name only when"
+        " every digest held.",
+        allow_abbrev=False,
+    )
+    add_bundle_arguments(parser)
+    add_jobs(parser)
+    add = parser.add_argument
+    add("-o", "--output", type=Path, metavar="IMAGE", help="'-' is standard output")
+    add("--sparse", action="store_true", help="leave holes for runs of zeros, too")
+    add("--force", action="store_true", help="overwrite IMAGE")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Unbundle."""
+    keys = load_keys(arguments)
+    manifest = read_manifest(arguments.manifest)
+    secret = unlock(manifest, keys)
+    parts = PartFiles(manifest, parts_folder(arguments))
+
+    def into(sink: Sink) -> Passed:
+        with Workers(arguments.jobs) as workers, progress_bar() as progress:
+            return Pass(manifest, parts, secret, workers).run(sink, progress)
+
+    output = arguments.output or Path(f"{manifest.name}.img")
+    if output == _PIPE:
+        into(standard_output())
+        return 0
+    with NewFile(output.absolute(), force=arguments.force) as new:
+        passed = into(SparseFile(new.file, sparse=arguments.sparse))
+    print(f"{output}: {human(passed.member.size)}, all digests hold", file=sys.stderr)
+    return 0

@@ -1,0 +1,204 @@
+"""A bundle that is there, opened as a disk: one image, its bytes by offset."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from bundlefs import statefile
+from bundlefs.codec.untar import Member, Run, read_member
+from bundlefs.errors import BundleError, StateError, UnknownNameError
+from bundlefs.index import Index
+from bundlefs.keys import Secret
+from bundlefs.manifest_reader import BundleManifest
+from bundlefs.parts import PartFiles
+from bundlefs.plain import Plain, PlainByBlocks, PlainByPoints
+from bundlefs.spans import Span
+from bundlefs.state import default_folder
+from bundlefs.unseal import Unsealed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStatus:
+    """What an opened bundle says of itself; sizes in bytes. `phase` is `complete` or `failed`."""
+
+    phase: str
+    image: str
+    image_size: int
+    sealed_bytes: int
+    access: str
+    error: str | None
+
+
+class OpenedBundle:
+    """The image in a bundle. Thread-safe.
+
+    Raises:
+        BundleError: the bundle is not what its manifest says.
+    """
+
+    def __init__(self, manifest: BundleManifest, parts: PartFiles, secret: Secret) -> None:
+        unsealed = Unsealed(parts, secret)
+        self._parts = parts
+        index = _own_index(manifest)
+        self.access = "by the index of its state" if index else "by access points"
+        self._plain: Plain = (
+            PlainByBlocks(unsealed, index)
+            if index
+            else PlainByPoints(unsealed, default_folder() / f"{_bundle_id(manifest)}.points")
+        )
+        self._member: Member = read_member(self._plain.read)
+        if self._member.size != manifest.size:
+            raise BundleError(
+                f"the image in the bundle has {self._member.size} bytes, the manifest says"
+                f" {manifest.size}"
+            )
+        self.name = manifest.name
+        self.size = manifest.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Give the bytes of the image, short only at its end.
+
+        Raises:
+            BundleError: a part is damaged; the text names it.
+        """
+        span = Span(offset, offset + length).clip(Span(0, self.size))
+        pieces = []
+        for piece in self._member.pieces(span):
+            if isinstance(piece, Run):
+                data = self._plain.read(piece.stream_offset, piece.image.length)
+                if len(data) != piece.image.length:
+                    raise BundleError("the bundle ends before its image does: it is cut short")
+                pieces.append(data)
+            else:
+                pieces.append(bytes(piece.length))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    @property
+    def sealed_size(self) -> int:
+        """Size of all parts together."""
+        return self._parts.size
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._plain.close()
+
+
+_DONE: Future[None] = Future()
+_DONE.set_result(None)
+
+
+class DiskView:
+    """An opened bundle as a folder with one file, the image: a view for the file system."""
+
+    def __init__(self, bundle: OpenedBundle, created_ns: int) -> None:
+        self.created_ns = created_ns
+        self._bundle = bundle
+        self._name = f"{bundle.name}.img"
+        self._error: BundleError | None = None
+
+    def find(self, name: str) -> int:
+        """Give the one entry, 0."""
+        if name != self._name:
+            raise UnknownNameError(f"no file {name!r} here")
+        return 0
+
+    def name(self, entry: int) -> str:
+        """Give the name of the image."""
+        return self._name
+
+    def key(self, entry: int) -> int:
+        """Give the entry: it is its own key."""
+        return entry
+
+    def entry(self, key: int) -> int:
+        """Give the key."""
+        return key
+
+    def listed(self) -> Future[None]:
+        """All is known."""
+        return _DONE
+
+    def entries(self) -> Sequence[int]:
+        """Give the one entry."""
+        return (0,)
+
+    def sized(self, entry: int) -> Future[None]:
+        """All is known."""
+        return _DONE
+
+    def known_size(self, entry: int) -> int:
+        """Give the size of the image."""
+        return self._bundle.size
+
+    def reached(self, entry: int, offset: int, length: int) -> Future[None]:
+        """Nothing is ever ahead: `read` does what there is to do."""
+        return _DONE
+
+    def read_fast(self, entry: int, offset: int, length: int) -> memoryview | None:
+        """Nothing is known to take no time."""
+        return None
+
+    def read(self, entry: int, offset: int, length: int) -> memoryview:
+        """Give bytes of the image."""
+        try:
+            return memoryview(self._bundle.read(offset, length))
+        except BundleError as error:
+            # A part that is fetched anew may be whole: it is tried again at the next read.
+            self._error = error
+            log.error("%s", error)  # noqa: TRY400  # no traceback for what a user can cause
+            raise
+
+    def has_digest(self, entry: int) -> bool:
+        """Tell that there is none: the manifest digests the tar stream, not the image."""
+        return False
+
+    def digested(self, entry: int) -> Future[None]:
+        """Answer what nobody asks."""
+        return _DONE
+
+    def digest(self, entry: int) -> str:
+        """Refuse."""
+        raise UnknownNameError("the image has no digest")
+
+    def status(self) -> OpenStatus:
+        """Tell what is opened."""
+        return OpenStatus(
+            phase="failed" if self._error else "complete",
+            image=self._name,
+            image_size=self._bundle.size,
+            sealed_bytes=self._bundle.sealed_size,
+            access=self._bundle.access,
+            error=str(self._error) if self._error else None,
+        )
+
+    def stored_size(self) -> int:
+        """Give the size of the image."""
+        return self._bundle.size
+
+    def close(self) -> None:
+        """Nobody waits here."""
+
+
+def _bundle_id(manifest: BundleManifest) -> str:
+    """Name a bundle by its content: two with the same parts have the same access points."""
+    digests = "".join(entry.digest for entry in manifest.parts)
+    return "parts-" + hashlib.sha256(digests.encode()).hexdigest()[:32]
+
+
+def _own_index(manifest: BundleManifest) -> Index | None:
+    """Give the index of the very bundle, if its state is at hand."""
+    digests = tuple(entry.digest for entry in manifest.parts)
+    for path in sorted(default_folder().glob("*.state")):
+        try:
+            contents = statefile.read(path)
+        except StateError:
+            continue
+        if contents and contents.index.totals and contents.index.part_digests == digests:
+            index = Index(contents.secret.iv)
+            index.load(contents.index)
+            return index
+    return None
