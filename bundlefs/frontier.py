@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from bundlefs.codec import cbc
-from bundlefs.codec.deflate import crc32, gzip_trailer
+from bundlefs.codec.deflate import crc32_join, gzip_trailer
 from bundlefs.errors import BundlefsError, ClosedError, InconsistentError
 from bundlefs.index import PART_SIZE, Totals
 from bundlefs.spans import Span, split
@@ -35,28 +35,23 @@ END = sys.maxsize
 
 
 class _PlainDigest:
-    """SHA-1 and CRC-32 of the tar stream, on a lane beside the sealing, `depth` blocks behind."""
+    """SHA-1 of the tar stream, on a lane beside the sealing, up to `depth` blocks behind."""
 
     def __init__(self, workers: Workers, depth: int) -> None:
         self._lane = workers.lane("digest")
         self._depth = depth
         self._running: deque[Future[None]] = deque()
         self._sha1 = hashlib.sha1(usedforsecurity=False)
-        self._crc = 0
 
     def add(self, plain: bytes) -> None:
-        self._running.append(self._lane.submit(self._digest, plain))
+        self._running.append(self._lane.submit(self._sha1.update, plain))
         while len(self._running) > self._depth:
             self._running.popleft().result()
 
-    def _digest(self, plain: bytes) -> None:
-        self._sha1.update(plain)
-        self._crc = crc32(plain, self._crc)
-
-    def results(self) -> tuple[int, str]:
+    def result(self) -> str:
         while self._running:
             self._running.popleft().result()
-        return self._crc, self._sha1.hexdigest()
+        return self._sha1.hexdigest()
 
 
 class Sealer:
@@ -70,11 +65,12 @@ class Sealer:
         self._plain = digest
         self._stream = stream
         self._part = hashlib.sha1(usedforsecurity=False)
+        self._crc = 0
 
     def resume(self, plain: Iterator[bytes]) -> None:
         """Digest again what is sealed already: `plain`, and the part that is not full."""
-        for block in plain:
-            self._plain.add(block)
+        for block, data in enumerate(plain):
+            self._add(data, self._index.crc(block))
         position = self._index.position
         start = position // PART_SIZE * PART_SIZE
         if start < position:
@@ -83,7 +79,7 @@ class Sealer:
     def seal(self, made: MadeBlock) -> None:
         """Encrypt the next block, have it kept, then publish it in the index."""
         block = self._index.blocks
-        self._plain.add(made.plain)
+        self._add(made.plain, made.crc)
         sealed, after = cbc.advance(self._key, self._index.state(block), made.deflated)
         if block == self._last:
             self._seal_last(sealed, after, made)
@@ -92,9 +88,12 @@ class Sealer:
         self._stream.keep(block, sealed)
         self._index.append(len(made.deflated), after, made.crc)
 
+    def _add(self, plain: bytes, crc: int) -> None:
+        self._plain.add(plain)
+        self._crc = crc32_join(self._crc, crc, len(plain))
+
     def _seal_last(self, head: memoryview, after: cbc.CbcState, made: MadeBlock) -> None:
-        crc, digest = self._plain.results()
-        tail = cbc.finish(self._key, after, gzip_trailer(crc, self._plan.maker.size))
+        tail = cbc.finish(self._key, after, gzip_trailer(self._crc, self._plan.maker.size))
         sealed = joined((head, tail))
         end = self._index.position + len(sealed)
         log.info("the bundle is complete: %s bytes of it in %d blocks", f"{end:,}", self._last + 1)
@@ -105,7 +104,7 @@ class Sealer:
         if end % PART_SIZE:
             self._index.part_digests.append(self._part.hexdigest())
         self._stream.keep(self._last, sealed)
-        totals = Totals(crc, digest, end)
+        totals = Totals(self._crc, self._plain.result(), end)
         self._index.append_last(len(made.deflated), after, made.crc, totals)
 
     def _digest_parts(self, sealed: memoryview) -> None:

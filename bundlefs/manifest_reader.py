@@ -104,11 +104,11 @@ def read_manifest(path: str | Path) -> BundleManifest:
             data = file.read(LONGEST_MANIFEST + 1)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = getattr(error, "strerror", None) or error
-        raise BundleError(f"cannot read the manifest {show(str(path))}: {reason}") from error
+        raise BundleError(f"cannot read the manifest {str(path)!r}: {reason}") from error
     try:
         return parse_manifest(data)
     except BundleError as error:
-        raise BundleError(f"the manifest {show(str(path))} cannot be used: {error}") from error
+        raise BundleError(f"the manifest {str(path)!r} cannot be used: {error}") from error
 
 
 def parse_manifest(data: bytes) -> BundleManifest:
@@ -116,7 +116,7 @@ def parse_manifest(data: bytes) -> BundleManifest:
 
     Raises:
         BundleError: it is too large, not XML in UTF-8, has a DTD, is no manifest, or what it
-            says cannot be.
+            says cannot be. The text is about "it"; `read_manifest` says which file that is.
     """
     return _manifest(gather(data))
 

@@ -300,4 +300,4 @@ def number(text: str, what: str, largest: int) -> int:
 def show(text: str) -> str:
     """Quote what an untrusted manifest says: escaped, on one line, shortened."""
     shown = repr(text[:_SHOWN])
-    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+    return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 2]}…{shown[-1]}"

@@ -51,6 +51,11 @@ def crc32(data: bytes | memoryview, value: int = 0) -> int:
     return isal_zlib.crc32(data, value)
 
 
+def crc32_join(first: int, second: int, length: int) -> int:
+    """Give the CRC-32 of two runs of bytes from that of each; `length` is the second's."""
+    return zblock.crc32_combine(first, second, length)
+
+
 def stored_size(size: int) -> int:
     """Give the size of `size` bytes as stored blocks: level 0's, and the bound of all levels'."""
     return size + -(-size // _STORED_MAX) * _STORED_HEADER.size

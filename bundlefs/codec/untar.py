@@ -380,4 +380,4 @@ def _real_size(extra: _Extra, key: bytes) -> int:
 def _show(text: str | bytes) -> str:
     """Quote what an untrusted archive says: escaped, on one line, shortened."""
     shown = repr(text[:_SHOWN])
-    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+    return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 2]}…{shown[-1]}"

@@ -79,15 +79,23 @@ def load() -> ctypes.CDLL:
         libz = ctypes.CDLL(LIBRARY)
     except OSError as error:
         raise UsageError(
-            f"compression levels 3 to 9 need zlib, but {LIBRARY} cannot be loaded ({error}): "
-            "install the package zlib1g (Debian, Ubuntu) or zlib (elsewhere), or use level 0 to 2"
+            f"zlib is needed, but {LIBRARY} cannot be loaded ({error}): install the package"
+            " zlib1g (Debian, Ubuntu) or zlib (elsewhere)"
         ) from error
     libz.zlibVersion.restype = ctypes.c_char_p
     stream = ctypes.POINTER(_ZStream)
     libz.inflateInit2_.argtypes = (stream, ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
     libz.inflate.argtypes = (stream, ctypes.c_int)
+    libz.crc32_combine.restype = ctypes.c_ulong
+    libz.crc32_combine.argtypes = (ctypes.c_ulong, ctypes.c_ulong, ctypes.c_long)
     libz.inflateReset.argtypes = libz.inflateEnd.argtypes = (stream,)
     return libz
+
+
+def crc32_combine(first: int, second: int, length: int) -> int:
+    """Give the CRC-32 of two runs of bytes from that of each and the length of the second."""
+    joined: int = load().crc32_combine(first, second, length)
+    return joined
 
 
 class _Decoder:

@@ -424,7 +424,7 @@ def test_a_decoder_that_failed_works_on() -> None:
 
 def test_a_missing_zlib_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zblock, "LIBRARY", "libz-that-is-not-there.so.1")
-    with pytest.raises(UsageError, match=r"libz-that-is-not-there\.so\.1.*zlib1g.*level 0 to 2"):
+    with pytest.raises(UsageError, match=r"libz-that-is-not-there\.so\.1.*zlib1g"):
         zblock.load.__wrapped__()
 
 
