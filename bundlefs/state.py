@@ -37,8 +37,14 @@ from bundlefs.statefile import Contents
 
 log = logging.getLogger(__name__)
 
-_SAVE_SECONDS = 2.0
-_SAVE_SHARE = 50
+_SECOND = 10**9
+_LONGEST_NAME = 200
+"""Bytes of an image's name in that of its state file: file systems take 255 in all."""
+
+SAVE_SECONDS = 2.0
+"""The least time between two saves while the index grows."""
+_PATIENCE_SECONDS = 0.5
+SAVE_SHARE = 50
 """A save may take a fiftieth of the time: a large index is saved less often."""
 
 
@@ -82,18 +88,27 @@ class Wanted:
 
 def default_folder() -> Path:
     """Give the folder of the state files: $XDG_STATE_HOME/bundlefs, or the system's for root."""
-    home = os.environ.get("XDG_STATE_HOME")
-    if home:
-        return Path(home) / "bundlefs"
-    if os.geteuid() == 0:
-        return Path("/var/lib/bundlefs")
-    return Path.home() / ".local" / "state" / "bundlefs"
+    home = Path(os.environ.get("XDG_STATE_HOME", ""))
+    # A relative one is to be ignored [XDG Base Directory Specification].
+    if home.is_absolute():
+        return home / "bundlefs"
+    # A user without a home cannot write there either, and is told to use --state.
+    with suppress(RuntimeError):
+        if os.geteuid() != 0:
+            return Path.home() / ".local" / "state" / "bundlefs"
+    return Path("/var/lib/bundlefs")
 
 
 def default_path(image: Path, prefix: str) -> Path:
-    """Give the state file of an image under a prefix."""
-    place = os.fsencode(image.resolve()) + b"\0" + os.fsencode(prefix)
-    return default_folder() / f"{image.name}-{hashlib.sha256(place).hexdigest()[:16]}.state"
+    """Give the state file of an image under a prefix.
+
+    A file goes by its real path. A block device goes by the name it is given: where
+    /dev/VOLUMES/NAME points to may be another device after a reboot.
+    """
+    where = Path(os.path.abspath(image)) if image.is_block_device() else image.resolve()  # noqa: PTH100  # keeps links
+    place = os.fsencode(where) + b"\0" + os.fsencode(prefix)
+    name = os.fsdecode(os.fsencode(where.name)[:_LONGEST_NAME])
+    return default_folder() / f"{name}-{hashlib.sha256(place).hexdigest()[:16]}.state"
 
 
 class LockedError(StateError):
@@ -107,6 +122,11 @@ class LockedError(StateError):
         )
 
 
+def lock_path(path: Path) -> Path:
+    """Give the lock file of a state file."""
+    return path.with_name(f"{path.name}.lock")
+
+
 class Lock:
     """Keeps a second mount off a state file, and tells it who is there."""
 
@@ -116,32 +136,55 @@ class Lock:
         Raises:
             StateError: another mount has it; the text says which.
         """
-        self._path = path.with_name(f"{path.name}.lock")
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while (file := self._try(path, deadline)) is None:
+            time.sleep(_PATIENCE_SECONDS / 20)
+        self._file = file
+        # Of a mount that was killed.
+        self.sign("")
+
+    @staticmethod
+    def _try(path: Path, deadline: float) -> int | None:
+        """Give the locked file, or None if it is worth another try."""
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._file = os.open(self._path, flags, 0o600)
+            name = lock_path(path)
+            file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise StateError(f"state file {path}: cannot lock it: {error.strerror}") from error
+            raise StateError(
+                f"state file {path}: cannot lock it: {error.strerror}; name another with --state"
+            ) from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # `forget` may have removed it in between: then a lock on it keeps nobody out.
+            if os.path.samestat(os.fstat(file), name.stat(follow_symlinks=False)):
+                return file
+        except FileNotFoundError:
+            pass
         except OSError as error:
-            holder = os.pread(self._file, 4096, 0).decode("utf-8", "replace") or "a mount"
-            os.close(self._file)
-            raise LockedError(path, holder) from error
+            holder = os.pread(file, 4096, 0).decode("utf-8", "replace")
+            # Who has not signed is on the way in, or only looks (`in_use`).
+            if holder or time.monotonic() > deadline:
+                os.close(file)
+                raise LockedError(path, holder or "a mount") from error
+        os.close(file)
+        return None
 
     def sign(self, holder: str) -> None:
-        """Leave word of who has it."""
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, holder.encode("utf-8", "replace"), 0)
+        """Leave word of who has it, where there is room for it: nothing depends on it."""
+        with suppress(OSError):
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, holder.encode("utf-8", "replace"), 0)
 
     def close(self) -> None:
-        """Release it. The file stays: to remove it would race with who waits for it."""
-        os.ftruncate(self._file, 0)
+        """Release it. The file stays: who has it open already would lock what nobody finds."""
+        self.sign("")
         os.close(self._file)
 
 
 def in_use(path: Path) -> str | None:
     """Say who holds the lock of a state file, or give None."""
+    if not lock_path(path).exists():
+        return None
     try:
         Lock(path).close()
     except LockedError as error:
@@ -161,7 +204,7 @@ class StateFile(State):
         self._contents = contents
         self._saving = threading.Lock()
         self._saved = time.monotonic()
-        self._pause = _SAVE_SECONDS
+        self._pause = SAVE_SECONDS
         self._warned = False
         self.index.load(contents.index)
         self.manifests = dict(contents.manifests)
@@ -187,6 +230,8 @@ class StateFile(State):
                     error.strerror,
                 )
             self._warned = True
+            # Not at each block: the disk is full, and the frontier waits for this.
+            self._saved = time.monotonic()
 
     def write(self) -> None:
         """Write the file; raises OSError."""
@@ -196,7 +241,7 @@ class StateFile(State):
             now = replace(self._contents, index=self.index.dump(), manifests=manifests)
             statefile.replace(self._path, now.encode())
             self._saved = time.monotonic()
-            self._pause = max(_SAVE_SECONDS, _SAVE_SHARE * (self._saved - start))
+            self._pause = max(SAVE_SECONDS, SAVE_SHARE * (self._saved - start))
 
     def close(self) -> None:
         """Save and let go of the lock."""
@@ -213,8 +258,9 @@ def open_file(path: Path, wanted: Wanted, *, fresh: bool) -> StateFile:
     statefile.make_folder(path.parent)
     lock = Lock(path)
     try:
-        old = None if fresh else statefile.read(path)
-        contents = _continued(old, wanted) if old else _begun(wanted)
+        statefile.sweep(path)
+        old = _outdated(path) if fresh else statefile.read(path)
+        contents = _begun(wanted, old) if fresh or not old else _continued(old, wanted)
         state = StateFile(path, lock, contents)
         # Before anyone sees a byte: what is uploaded must be there to be continued.
         state.write()
@@ -230,8 +276,26 @@ def open_file(path: Path, wanted: Wanted, *, fresh: bool) -> StateFile:
     return state
 
 
-def _begun(wanted: Wanted) -> Contents:
-    state = State(wanted.extents)
+def _outdated(path: Path) -> Contents | None:
+    """Give what --fresh overwrites, as far as it can be read.
+
+    Raises:
+        StateError: it is not for us to overwrite.
+    """
+    if path.is_file() and path.stat().st_size and not statefile.is_one(path):
+        raise StateError(
+            f"state file {path}: it is none of bundlefs, or its beginning is damaged, and --fresh"
+            " does not overwrite it: remove it, or name another with --state"
+        )
+    with suppress(StateError):
+        return statefile.read(path)
+    return None
+
+
+def _begun(wanted: Wanted, old: Contents | None) -> Contents:
+    # A sink skips what is not newer, even where the clock has been set back meanwhile.
+    after = old.created_ns + _SECOND if old else 0
+    state = State(wanted.extents, created_ns=max(time.time_ns(), after))
     return Contents(
         image=str(wanted.image),
         terms=dict(wanted.terms),
@@ -253,9 +317,10 @@ def _continued(old: Contents, wanted: Wanted) -> Contents:
             wanted.image,
             "; ".join(reasons),
         )
-        return _begun(wanted)
+        return _begun(wanted, old)
     log.info("%s: going on with the bundle of %s", wanted.image, _when(old.created_ns))
-    return replace(old, recipients={**old.recipients, **wanted.recipients})
+    recipients = {**old.recipients, **wanted.recipients}
+    return replace(old, image=str(wanted.image), recipients=recipients)
 
 
 def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
@@ -289,8 +354,9 @@ def forget(path: Path) -> None:
     lock = Lock(path)
     try:
         path.unlink()
+        statefile.sweep(path)
         with suppress(OSError):
-            path.with_name(f"{path.name}.lock").unlink()
+            lock_path(path).unlink()
     except OSError as error:
         raise StateError(f"state file {path}: {error.strerror}") from error
     finally:

@@ -9,6 +9,8 @@ It holds the AES key, so it has mode 0600. It is written under another name,
 synced and renamed: there is always a whole one, the old or the new.
 """
 
+import errno
+import glob
 import hashlib
 import json
 import os
@@ -28,6 +30,7 @@ from bundlefs.spans import Span
 VERSION = 1
 _MAGIC = b"bundlefs-state "
 _CHECKSUM = 32
+_UNFINISHED = ".new"
 _REMEDY = "--fresh starts a new bundle with a new key, and everything has to be uploaded anew"
 
 
@@ -126,9 +129,14 @@ def _cut(data: bytes, lengths: list[int]) -> list[bytes]:
 
 def is_one(path: Path) -> bool:
     """Tell whether a file begins as a state file does."""
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError), os.fdopen(_opened_file(path, 0), "rb") as file:
         return file.read(len(_MAGIC)) == _MAGIC
     return False
+
+
+def _opened_file(path: Path, flags: int) -> int:
+    """Open a file to read; a FIFO must not make us wait for its writer."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
 
 
 def read(path: Path) -> Contents | None:
@@ -140,6 +148,12 @@ def read(path: Path) -> Contents | None:
     data = read_private(path)
     if data is None:
         return None
+    # `--fresh` overwrites no file that may be something else: it might be the image.
+    if data and not data.startswith(_MAGIC):
+        raise StateError(
+            f"state file {path}: it is none of bundlefs, or its beginning is damaged. An upload of"
+            " this bundle may be under way: if not, remove it; or name another with --state"
+        )
     try:
         return Contents.decode(data)
     except (ValueError, KeyError, TypeError) as error:
@@ -156,13 +170,18 @@ def read_private(path: Path) -> bytes | None:
         StateError: it cannot be read, or others have access to it.
     """
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
-            _require_private(path, os.fstat(file.fileno()))
-            return file.read()
+        handle = _opened_file(path, os.O_NOFOLLOW)
+        try:
+            _require_private(path, os.fstat(handle))
+            with os.fdopen(handle, "rb", closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(handle)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StateError(f"state file {path}: {error.strerror}") from error
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise StateError(f"state file {path}: {reason}; name another with --state") from error
 
 
 def _require_private(path: Path, status: os.stat_result) -> None:
@@ -201,7 +220,7 @@ def replace(path: Path, data: bytes) -> None:
     Raises:
         OSError: it cannot be written; the old one is still there.
     """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(_UNFINISHED, f".{path.name}.", path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -217,3 +236,13 @@ def replace(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def sweep(path: Path) -> None:
+    """Remove what a process that was killed in `replace` has left: it holds the key, too.
+
+    Only who has locked `path` may do this.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????{_UNFINISHED}"):
+        with suppress(OSError):
+            left.unlink()

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -43,15 +44,21 @@ class _Kept:
     """A state file, and what is in it or what is wrong with it."""
 
     path: Path
+    size: int
     contents: Contents | None
-    problem: str | None
+    problem: str
 
     @classmethod
     def read(cls, path: Path) -> "_Kept":
+        size, contents, problem = 0, None, "removed meanwhile"
         try:
-            return cls(path, statefile.read(path), None)
+            size = path.lstat().st_size
+            contents = statefile.read(path)
         except StateError as error:
-            return cls(path, None, str(error))
+            problem = str(error)
+        except FileNotFoundError:
+            pass
+        return cls(path, size, contents, problem)
 
 
 def _all() -> list[_Kept]:
@@ -64,10 +71,12 @@ def _find(what: Path) -> list[_Kept]:
     Raises:
         StateError: there is none.
     """
-    image = str(what.absolute())
-    found = [kept for kept in _all() if kept.contents and kept.contents.image == image]
-    if not found and (what.suffix == ".state" or statefile.is_one(what)):
-        found = [kept for kept in [_Kept.read(what.absolute())] if kept.contents or kept.problem]
+    image, kept = os.path.realpath(what), _all()
+    found = [one for one in kept if one.contents and os.path.realpath(one.contents.image) == image]
+    # Damaged ones as well, but no other file: `forget` would remove it.
+    found = found or [one for one in kept if one.path == what.absolute()]
+    if not found and statefile.is_one(what):
+        found = [_Kept.read(what.absolute())]
     if not found:
         raise StateError(f"no state of {what} in {default_folder()}; see: bundlefs state list")
     return found
@@ -86,9 +95,9 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 
 def _facts(kept: _Kept) -> dict[str, str]:
-    facts = {"file": str(kept.path), "size": human(kept.path.stat().st_size)}
+    facts = {"file": str(kept.path), "size": human(kept.size)}
     if kept.contents is None:
-        return {"image": "?", "made": kept.problem or "removed meanwhile", **facts}
+        return {"image": "?", "made": kept.problem, **facts}
     return {
         "image": kept.contents.image,
         "prefix": kept.contents.terms.get("prefix", "?"),
