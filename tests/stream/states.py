@@ -1,0 +1,38 @@
+"""State files as the tests of this folder want them: made of terms that mean nothing."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from bundlefs import state as module
+from bundlefs import statefile
+from bundlefs.codec.cbc import CbcState
+from bundlefs.spans import Span
+from bundlefs.state import StateFile, Wanted
+
+WANTED = Wanted(
+    image=Path("/data/disk"),
+    terms={"image's size": "4096", "level": "6", "prefix": "image"},
+    recipients={"image.manifest.xml": "aa"},
+    extents=(Span(0, 4096),),
+)
+
+
+def open_file(path: Path, asked: Wanted = WANTED, *, fresh: bool = False) -> StateFile:
+    return module.open_file(path, asked, fresh=fresh)
+
+
+@contextmanager
+def opened(path: Path, asked: Wanted = WANTED, *, fresh: bool = False) -> Iterator[StateFile]:
+    with closing(open_file(path, asked, fresh=fresh)) as state:
+        yield state
+
+
+def grow(state: StateFile) -> None:
+    state.index.append(1000, CbcState(bytes(16), bytes(1010 % 16)), 77)
+
+
+def blocks_in(path: Path) -> int:
+    contents = statefile.read(path)
+    assert contents
+    return contents.index.blocks

@@ -1,0 +1,254 @@
+"""Locks, saves and places of state files: who may have one, when it is written, and where it is."""
+
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from bundlefs import state as module
+from bundlefs.codec.cbc import CbcState
+from bundlefs.errors import StateError
+from bundlefs.index import Totals
+from bundlefs.state import Lock, LockedError, StateFile, default_path, forget, in_use
+from tests.stream.states import blocks_in, grow, open_file, opened
+from tests.support import images
+from tests.support.tools import run
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "deeper" / "disk.state"
+
+
+# Locks
+
+
+def test_a_second_one_is_refused_and_told_who(path: Path) -> None:
+    with opened(path) as state:
+        state.sign("process 4711, mounted on /mnt/a")
+        for fresh in (False, True):
+            with pytest.raises(LockedError, match=r"in use by process 4711, mounted on /mnt/a; un"):
+                open_file(path, fresh=fresh)
+        with pytest.raises(LockedError, match="4711"):
+            forget(path)
+        assert in_use(path) == "process 4711, mounted on /mnt/a"
+    assert in_use(path) is None
+    with opened(path):
+        assert in_use(path) == "a mount", "the one before has left no name"
+
+
+def test_one_of_many_wins(path: Path) -> None:
+    start = threading.Barrier(8)
+    kept: list[StateFile] = []
+
+    def attempt() -> bool:
+        start.wait(10)
+        try:
+            kept.append(open_file(path))
+        except LockedError:
+            return False
+        kept[-1].sign("it")
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = [future.result() for future in [pool.submit(attempt) for _ in range(8)]]
+    for state in kept:
+        state.close()
+    assert won.count(True) == 1
+
+
+def test_who_only_looks_keeps_nobody_out(path: Path) -> None:
+    with opened(path):
+        pass
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            in_use(path)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(look)
+        try:
+            for _ in range(50):
+                open_file(path).close()
+        finally:
+            done.set()
+
+
+def test_forgotten_between_opening_and_locking(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock on a file that is gone would keep nobody out."""
+    with opened(path):
+        pass
+    flock = fcntl.flock
+
+    def forgotten_first(file: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        forget(path)
+        fcntl.flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", forgotten_first)
+    with closing(Lock(path)), pytest.raises(LockedError):
+        Lock(path)
+
+
+def test_forget_leaves_nothing(path: Path) -> None:
+    with opened(path):
+        pass
+    left = path.with_name(f".{path.name}.abcd_123.new")
+    left.write_bytes(b"of a process that was killed")
+    other = path.with_name(f".{path.name}.b.abcd_123.new")
+    other.write_bytes(b"of another state")
+    forget(path)
+    assert list(path.parent.iterdir()) == [other]
+    with pytest.raises(StateError, match="No such file"):
+        forget(path)
+
+
+def test_what_a_kill_left_is_swept(path: Path) -> None:
+    with opened(path):
+        pass
+    left = path.with_name(f".{path.name}.abcd_123.new")
+    left.write_bytes(b"half of it")
+    with opened(path):
+        assert not left.exists()
+
+
+# Saves
+
+
+def test_saved_as_it_grows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(path) as state:
+        grow(state)
+        state.progress()
+        assert blocks_in(path) == 0, "the last save is too short ago"
+        monkeypatch.setattr(state, "_pause", 0.0)
+        state.progress()
+        assert blocks_in(path) == 1
+        monkeypatch.setattr(state, "_pause", 3600.0)
+        state.index.append_last(5, CbcState(bytes(16), bytes(1015 % 16)), 1, Totals(1, "d", 1024))
+        state.progress()
+        assert blocks_in(path) == 2, "the end is always saved"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", "size=64k", "bundlefs-test", folder])
+    try:
+        yield folder
+    finally:
+        run(["umount", "-l", folder])
+
+
+def filled(folder: Path) -> Path:
+    """Write until nothing more fits."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    assert os.statvfs(folder).f_bfree == 0
+    return ballast
+
+
+def test_no_room_to_begin(small_disk: Path) -> None:
+    filled(small_disk)
+    for fresh in (False, True):
+        with pytest.raises(StateError, match="No space left on device; name another") as caught:
+            open_file(small_disk / "disk.state", fresh=fresh)
+        assert "\n" not in str(caught.value)
+    names = {file.name for file in small_disk.iterdir()}
+    assert names == {"ballast", "disk.state.lock"}
+
+
+def test_no_room_to_go_on(small_disk: Path) -> None:
+    """A file that cannot be written now is refused, and stays as it was."""
+    path = small_disk / "disk.state"
+    with opened(path) as first:
+        before = path.read_bytes()
+    ballast = filled(small_disk)
+    with pytest.raises(StateError, match="No space left on device; name another place"):
+        open_file(path)
+    assert path.read_bytes() == before
+    ballast.unlink()
+    with opened(path) as second:
+        assert second.secret == first.secret
+
+
+def test_no_room_later(
+    small_disk: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = small_disk / "disk.state"
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
+    with opened(path) as state:
+        ballast = filled(small_disk)
+        state.sign("a name for which there is no room")
+        for _ in range(3):
+            grow(state)
+            state.save()
+        assert blocks_in(path) == 0
+        [record] = caplog.records
+        assert f"cannot save to {path}: No space left on device; after a crash" in record.message
+        assert {file.name for file in small_disk.iterdir()} == {
+            "ballast",
+            "disk.state",
+            "disk.state.lock",
+        }
+        ballast.unlink()
+        state.save()
+        assert blocks_in(path) == 3
+    assert len(caplog.records) == 1
+
+
+# Places
+
+
+def test_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert module.default_folder() == tmp_path / "state-home" / "bundlefs"
+    for ignored in ("", "relative/place"):
+        monkeypatch.setenv("XDG_STATE_HOME", ignored)
+        assert module.default_folder() == Path("/var/lib/bundlefs")
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert module.default_folder() == Path("/home/me/.local/state/bundlefs")
+
+
+def test_default_path(tmp_path: Path) -> None:
+    image = images.text_image(tmp_path / "disk", 10)
+    link = tmp_path / "link"
+    link.symlink_to(image)
+    path = default_path(image, "image")
+    assert default_path(link, "image") == path
+    assert default_path(tmp_path / "x" / ".." / "disk", "image") == path
+    assert default_path(image, "other") != path
+    assert default_path(tmp_path / "disk2", "image") != path
+    assert path.name.startswith("disk-")
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "ü" * 127, "\udcff", "100%", "[a]*?"])
+def test_any_name_of_an_image(tmp_path: Path, name: str) -> None:
+    path = default_path(images.text_image(tmp_path / name, 10), "image")
+    with opened(path):
+        path.with_name(f".{path.name}.abcd_123.new").write_bytes(b"left behind")
+    with opened(path):
+        assert len(list(path.parent.iterdir())) == 2
+    forget(path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_device_goes_by_the_name_that_it_is_given(tmp_path: Path) -> None:
+    """/dev/VOLUMES/NAME points to another number after a reboot."""
+    device, link = tmp_path / "dm-1", tmp_path / "volume"
+    run(["mknod", device, "b", "7", "255"])
+    link.symlink_to(device)
+    before = default_path(link, "image")
+    link.unlink()
+    link.symlink_to(device.rename(tmp_path / "dm-2"))
+    assert default_path(link, "image") == before
+    assert json.dumps(before.name).startswith('"volume-')
