@@ -96,8 +96,8 @@ class Extents:
         self._entries += 1
         if not length:
             return self
-        whole = self._end % BLOCK == 0
-        if self._lengths and offset == self._end and whole:
+        # In the stream there is padding between two that meet, unless the first is whole blocks.
+        if self._lengths and offset == self._end and self._lengths[-1] % BLOCK == 0:
             self._lengths[-1] += length
         else:
             self._image_at.append(offset)
