@@ -82,6 +82,12 @@ def read_parts(bundle: Bundle) -> list[bytes]:
     return [bytes(bundle.read(part, 0, 1 << 30)) for part in parts_of(bundle)]
 
 
+def manifest_of(bundle: Bundle) -> str:
+    """Read the manifest; moves the frontier to the end."""
+    bundle.sized(MANIFEST).result(HANG)
+    return bytes(bundle.read(MANIFEST, 0, 1 << 20)).decode("ascii")
+
+
 def in_threads(count: int, calls: Iterable[Callable[[], T]]) -> list[T]:
     """Make `calls` from `count` threads; give their results in order, or raise the first error.
 

@@ -1,0 +1,35 @@
+"""Images and stores that several modules of this folder use."""
+
+from pathlib import Path
+
+import pytest
+
+from bundlefs import store
+from tests.support import images
+
+KIB = 1 << 10
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text, holes and noise: two parts at every level, and an end that is not aligned."""
+    folder = tmp_path_factory.mktemp("mixed")
+    data = {
+        0: images.text(MIB),
+        2 * MIB + 512 * KIB: b"".join(images.noise(10 * MIB + 300 * KIB)),
+        13 * MIB: images.text(100 * KIB + 7, "end"),
+    }
+    return images.sparse_image(folder / "disk", 13 * MIB + 100 * KIB + 7, data)
+
+
+@pytest.fixture(scope="session")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 MiB of noise: seven parts at every level."""
+    return images.random_image(tmp_path_factory.mktemp("noisy") / "disk", 60 * MIB)
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the store keep two blocks."""
+    monkeypatch.setattr(store, "RECENT_SIZE", 2 * MIB + 10 * KIB)
