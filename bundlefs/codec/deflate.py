@@ -158,7 +158,7 @@ def _opened(made: bytearray, final: zblock.FinalBlock) -> bytes:
     if not made[index] & bit or -(-final.end // 8) != len(made):
         raise InconsistentError(
             f"zlib tells a final block at bits {final.start} to {final.end} of {len(made)} "
-            f"bytes, where none is: {zblock.LIBRARY} cannot be used here; use level 0 to 2"
+            f"bytes, where none is: {zblock.load().name} cannot be used here; use level 0 to 2"
         )
     made[index] ^= bit
     if not used:

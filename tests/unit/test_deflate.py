@@ -27,6 +27,7 @@ from bundlefs.codec.deflate import (
     Codec,
     codec_for,
     crc32,
+    crc32_join,
     gzip_trailer,
     stored_size,
 )
@@ -424,6 +425,7 @@ def test_a_decoder_that_failed_works_on() -> None:
 
 def test_a_missing_zlib_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zblock, "LIBRARY", "libz-that-is-not-there.so.1")
+    monkeypatch.setattr(zblock, "_zlib_ng", lambda: None)
     with pytest.raises(UsageError, match=r"libz-that-is-not-there\.so\.1.*zlib1g"):
         zblock.load.__wrapped__()
 
@@ -431,5 +433,27 @@ def test_a_missing_zlib_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_zlib_of_another_layout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Libz itself compares the size of z_stream with its own."""
     monkeypatch.setattr(ctypes, "sizeof", lambda _: 8)
+    monkeypatch.setattr(zblock, "load", zblock._libz)  # noqa: SLF001 - zlib-ng does not ask
     with pytest.raises(Exception, match="does not start: inflateInit2 -6"):
         zblock._Decoder()  # noqa: SLF001 - its only way to fail
+
+
+def test_zlib_ng_and_libz_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = [text(1), text(70_000), Random(1).randbytes(100_000), bytes(BLOCK_SIZE)]
+    raw = [final_deflate(block, 6) for block in blocks]
+    assert zblock.load().name == "zlib-ng"
+    by_ng = [zblock.find_final_block(one, block) for one, block in zip(raw, blocks, strict=True)]
+    monkeypatch.setattr(zblock, "load", zblock._libz)  # noqa: SLF001 - the one not preferred
+    libz = zblock._Decoder()  # noqa: SLF001 - a decoder that was not made yet
+    assert [libz.find(one, block) for one, block in zip(raw, blocks, strict=True)] == by_ng
+
+
+@pytest.mark.parametrize("library", [zblock._zlib_ng, zblock._libz])  # noqa: SLF001 - each
+def test_crcs_are_joined(
+    library: Callable[[], zblock.Zlib], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zblock, "load", library)
+    first, second = Random(1).randbytes(1000), os.urandom(BLOCK_SIZE)
+    joined = crc32_join(zlib.crc32(first), zlib.crc32(second), len(second))
+    assert joined == zlib.crc32(first + second)
+    assert crc32_join(0, zlib.crc32(second), len(second)) == zlib.crc32(second)
