@@ -7,6 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 
 
+def stand_in_for_closed_streams() -> None:
+    """Open /dev/null as stdin, stdout or stderr where the caller closed it.
+
+    Else the next file that is opened gets its number: the image could be taken for stderr.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))
+
+
 def in_background(work: Callable[[Callable[[], None]], int]) -> int:
     """Run `work(ready)` in a child of its own session; return 0 once it has called `ready`.
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from bundlefs import __version__
 from bundlefs.cli import manifest, mount, open, state, status, umount, unbundle, verify  # noqa: A004  # the command's name
 from bundlefs.cli.common import reported
+from bundlefs.daemon import stand_in_for_closed_streams
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,5 +33,6 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and give its exit code. Every error is one line on stderr."""
+    stand_in_for_closed_streams()
     arguments = parser().parse_args(argv)
     return reported(lambda: int(arguments.run(arguments)))

@@ -31,14 +31,21 @@ def passphrase(arguments: argparse.Namespace, key: Path | None) -> Callable[[], 
             return _first_line(arguments.passphrase_file)
         if arguments.passphrase_env in os.environ:
             return os.environ[arguments.passphrase_env]
-        if not sys.stdin.isatty():
-            raise KeyFileError(
-                f"{key} is encrypted and there is no terminal to ask for its passphrase:"
-                f" give --passphrase-file or set {arguments.passphrase_env}"
-            )
-        return getpass.getpass(f"Passphrase of {key}: ")
+        return _ask(key, arguments.passphrase_env)
 
     return find
+
+
+def _ask(key: Path | None, variable: str) -> str:
+    missing = "there is no terminal to ask for its passphrase"
+    if sys.stdin.isatty():
+        try:
+            return getpass.getpass(f"Passphrase of {key}: ")
+        except EOFError:
+            missing = "no passphrase was typed"
+    raise KeyFileError(
+        f"{key} is encrypted and {missing}: give --passphrase-file or set {variable}"
+    )
 
 
 def _first_line(path: Path) -> str:
