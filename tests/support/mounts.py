@@ -93,9 +93,9 @@ def read_status(mountpoint: Path) -> dict[str, Any]:
 def is_mounted(path: Path) -> bool:
     """Ask the kernel's table, not the file system: a stuck daemon must not hang the answer."""
     escaped = str(path.absolute()).replace("\\", "\\134").replace(" ", "\\040")
-    return any(
-        line.split()[4] == escaped for line in Path("/proc/self/mountinfo").read_text().splitlines()
-    )
+    # Another's mount may have any bytes in its name.
+    table = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    return any(line.split(" ")[4] == escaped for line in table.split("\n") if line)
 
 
 def detach(path: Path) -> None:
