@@ -298,6 +298,8 @@ class Bundle:
         """Give the SHA-1 of a part, in hex; the part must be complete."""
         if isinstance(entry, ManifestFile):
             raise UnknownNameError("only parts have a digest of their own")
+        if entry.number >= len(self._index.part_digests):
+            raise UnknownNameError(f"the bundle ends before {self.name(entry)}")
         return self._index.part_digests[entry.number]
 
     def read_fast(self, entry: Entry, offset: int, length: int) -> memoryview | None:
@@ -315,6 +317,8 @@ class Bundle:
                 return memoryview(self._manifest(entry))[offset : offset + length]
             span = self._part_span(entry, offset, length)
             return self._stream.read(span) if span.length else memoryview(b"")
+        except UnknownNameError:
+            raise
         # A reader was promised bytes that cannot be made: nobody may trust the rest.
         except Exception as error:
             self._frontier.fail(error)

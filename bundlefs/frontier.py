@@ -15,18 +15,18 @@ import logging
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from typing import Protocol
 
 from bundlefs.codec import cbc
 from bundlefs.codec.deflate import crc32_join, gzip_trailer
 from bundlefs.errors import BundlefsError, ClosedError, InconsistentError
 from bundlefs.index import PART_SIZE, Totals
 from bundlefs.spans import Span, split
-from bundlefs.stream import MadeBlock, Plan, SealedStream, joined
-from bundlefs.workers import Workers
+from bundlefs.stream import MadeBlock, Plan, joined
+from bundlefs.workers import Lane, Workers
 
 log = logging.getLogger(__name__)
 
@@ -34,35 +34,26 @@ END = sys.maxsize
 """A target behind any stream: go on to the end."""
 
 
-class _PlainDigest:
-    """SHA-1 of the tar stream, on a lane beside the sealing, up to `depth` blocks behind."""
+class Stream(Protocol):
+    """Where sealed blocks go, and where those of before come from."""
 
-    def __init__(self, workers: Workers, depth: int) -> None:
-        self._lane = workers.lane("digest")
-        self._depth = depth
-        self._running: deque[Future[None]] = deque()
-        self._sha1 = hashlib.sha1(usedforsecurity=False)
+    def keep(self, block: int, sealed: memoryview) -> None:
+        """Take a block that is sealed for the first time, before anyone hears of it."""
 
-    def add(self, plain: bytes) -> None:
-        self._running.append(self._lane.submit(self._sha1.update, plain))
-        while len(self._running) > self._depth:
-            self._running.popleft().result()
-
-    def result(self) -> str:
-        while self._running:
-            self._running.popleft().result()
-        return self._sha1.hexdigest()
+    def read(self, span: Span) -> memoryview:
+        """Give sealed bytes that lie behind the frontier."""
 
 
 class Sealer:
     """Encrypts the blocks in order and writes the index. Used from the sealing lane alone."""
 
-    def __init__(self, plan: Plan, digest: _PlainDigest, stream: SealedStream) -> None:
+    def __init__(self, plan: Plan, digesting: Lane, stream: Stream) -> None:
         self._plan = plan
         self._key = plan.secret.key
         self._index = plan.index
         self._last = plan.maker.blocks - 1
-        self._plain = digest
+        self._digesting = digesting
+        self._plain = hashlib.sha1(usedforsecurity=False)
         self._stream = stream
         self._part = hashlib.sha1(usedforsecurity=False)
         self._crc = 0
@@ -89,7 +80,7 @@ class Sealer:
         self._index.append(len(made.deflated), after, made.crc)
 
     def _add(self, plain: bytes, crc: int) -> None:
-        self._plain.add(plain)
+        self._digesting.do(partial(self._plain.update, plain))
         self._crc = crc32_join(self._crc, crc, len(plain))
 
     def _seal_last(self, head: memoryview, after: cbc.CbcState, made: MadeBlock) -> None:
@@ -104,7 +95,8 @@ class Sealer:
         if end % PART_SIZE:
             self._index.part_digests.append(self._part.hexdigest())
         self._stream.keep(self._last, sealed)
-        totals = Totals(self._crc, self._plain.result(), end)
+        self._digesting.finish()
+        totals = Totals(self._crc, self._plain.hexdigest(), end)
         self._index.append_last(len(made.deflated), after, made.crc, totals)
 
     def _digest_parts(self, sealed: memoryview) -> None:
@@ -122,13 +114,14 @@ class Frontier:
     """Moves forward only, block by block, as far as the farthest target asked for."""
 
     def __init__(
-        self, plan: Plan, workers: Workers, stream: SealedStream, progress: Callable[[], None]
+        self, plan: Plan, workers: Workers, stream: Stream, progress: Callable[[], None]
     ) -> None:
         self._index = plan.index
         self._progress = progress
         ahead = 2 * workers.jobs + 2
-        self._sealer = Sealer(plan, _PlainDigest(workers, ahead), stream)
-        self._lane = workers.lane("seal")
+        # SHA-1 of the plain bytes runs beside the sealing.
+        self._sealer = Sealer(plan, workers.lane("digest", ahead), stream)
+        self._lane = workers.lane("seal", sys.maxsize)
         sealed = range(plan.index.blocks if plan.index.totals is None else 0)
         again = (partial(plan.maker.read_again, block, plan.index.crc(block)) for block in sealed)
         self._resumed = False
@@ -158,7 +151,8 @@ class Frontier:
         future: Future[None] = Future()
         with self._lock:
             if self.error is not None:
-                future.set_exception(self.error)
+                # It is raised many times over, and each time would add to its traceback.
+                future.set_exception(self.error.with_traceback(None))
             elif self._reached(target):
                 future.set_result(None)
             else:
@@ -174,7 +168,7 @@ class Frontier:
         if not self.running:
             self.running = True
             self._busy_since = time.monotonic()
-            self._lane.submit(self._run)
+            self._lane.do(self._run)
 
     def _run(self) -> None:
         try:
@@ -213,6 +207,7 @@ class Frontier:
                 self.error = error
                 _log_failure(error)
             error = self.error
+            self._busy = self.seconds
             self.running = False
             waiting, self._waiting = self._waiting, []
         for _, _, future in waiting:

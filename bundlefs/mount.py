@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 E = TypeVar("E")
 
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Closing the terminal of a mount in the foreground must not leave a dead mount behind."""
 _MAX_TASKS = 10_000
 """Each waiting reader holds one; pyfuse3's 99 would stop the mount at a hundred readers."""
 _TICK_SECONDS = 0.5
@@ -52,13 +55,19 @@ def serve(
         trio.run(_run, view, session, ready, tick)
 
 
+def _shown(source: str) -> str:
+    """Give the source as `df` may show it: pyfuse3 takes ASCII alone, and a comma parts options."""
+    return re.sub(r"[^ -~]|[,\\]", "?", source)
+
+
 @contextmanager
 def _fuse(operations: pyfuse3.Operations, session: Session) -> Iterator[None]:
-    options = {*pyfuse3.default_options, "ro", f"fsname={session.source}", "subtype=bundlefs"}
+    options = {*pyfuse3.default_options, "ro", f"fsname={_shown(session.source)}"}
+    options |= {"subtype=bundlefs", *session.options}
     # libfuse explains itself on stderr alone.
     try:
-        pyfuse3.init(operations, str(session.mountpoint), options | session.options)
-    except RuntimeError as error:
+        pyfuse3.init(operations, str(session.mountpoint), options)
+    except (RuntimeError, UnicodeEncodeError) as error:
         given = ",".join(sorted(session.options)) or "none"
         raise MountError(
             f"FUSE refused to mount on {session.mountpoint} (options: {given}); see the line before"
@@ -91,7 +100,7 @@ async def _call_often(tick: Callable[[], None]) -> None:
 
 
 async def _end_on_signal(view: View[E]) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*_ENDING) as signals:
         async for number in signals:
             log.info("%s: unmounting", signal.Signals(number).name)
             # Those who wait must be answered before pyfuse3's tasks can end.

@@ -86,7 +86,7 @@ class Spill:
             reason = "it does not read back as written"
         if len(data) == length and crc32(data) == checksum:
             return memoryview(data)
-        del self._places[block]
+        self._places.pop(block, None)
         log.warning("block cache in %s: block %d dropped: %s", self._folder, block, reason)
         return None
 

@@ -13,16 +13,13 @@ stream runs on a lane of its own, at most a few pieces behind.
 
 import hashlib
 import os
-import sys
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol, Self
+from typing import Protocol, Self
 
 from bundlefs.codec.untar import Member, read_member, trailing_ok
 from bundlefs.errors import BundleError
@@ -34,6 +31,8 @@ from bundlefs.unseal import Unsealed, inflated
 from bundlefs.workers import Workers
 
 _BEHIND = 8
+_LONGEST_NAME = 200
+"""Bytes; a file name has 255 at most, and more comes behind it."""
 _HEAD_LIMIT = 512 << 20
 _PADDING_LIMIT = 16 << 20
 """Archives end with zeros up to a record, 10 KiB unless somebody wanted larger ones."""
@@ -67,8 +66,8 @@ class SparseFile:
 
     _ZEROS = bytes(64 << 10)
 
-    def __init__(self, file: BinaryIO, *, sparse: bool) -> None:
-        self._file = file.fileno()
+    def __init__(self, file: int, *, sparse: bool) -> None:
+        self._file = file
         self._sparse = sparse
 
     def write(self, offset: int, data: memoryview) -> None:
@@ -94,30 +93,34 @@ class SparseFile:
 
 
 class Pipe:
-    """A sink that writes one byte after the other, holes as zeros."""
+    """A sink that writes one byte after the other, holes as zeros, to a file descriptor.
+
+    Nothing is buffered: what could not be written must not come up again when Python ends.
+    """
 
     _ZEROS = memoryview(bytes(1 << 20))
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: int) -> None:
         self._file = file
         self._position = 0
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write after the zeros that are due."""
         self._fill(offset)
-        self._file.write(data)
-        self._position += len(data)
+        self._write(data)
 
     def _fill(self, stop: int) -> None:
         while self._position < stop:
-            zeros = self._ZEROS[: stop - self._position]
-            self._file.write(zeros)
-            self._position += len(zeros)
+            self._write(self._ZEROS[: stop - self._position])
+
+    def _write(self, data: memoryview) -> None:
+        while data:
+            done = os.write(self._file, data)
+            self._position, data = self._position + done, data[done:]
 
     def finish(self, size: int) -> None:
         """Write the zeros at the end."""
         self._fill(size)
-        self._file.flush()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +136,23 @@ def check_parts(parts: PartFiles, workers: Workers, progress: Progress) -> None:
     """Digest all parts, in parallel.
 
     Raises:
-        BundleError: one is not what the manifest says.
+        BundleError: some are not what the manifest says; the text names each of them.
     """
-    checks = (partial(parts.check, number) for number in range(len(parts)))
-    for number, _ in enumerate(workers.in_order(checks, 2 * workers.jobs)):
+
+    def complaint(number: int) -> str:
+        try:
+            parts.check(number)
+        except BundleError as error:
+            return str(error)
+        return ""
+
+    complaints: list[str] = []
+    checks = (partial(complaint, number) for number in range(len(parts)))
+    for number, found in enumerate(workers.in_order(checks, 2 * workers.jobs)):
+        complaints += [found] if found else []
         progress(parts.span(number).stop, parts.size)
+    if complaints:
+        raise BundleError("; ".join(complaints))
 
 
 class Pass:
@@ -150,8 +165,7 @@ class Pass:
         self._parts = parts
         self._secret = secret
         self._workers = workers
-        self._lane = workers.lane("digest")
-        self._digesting: deque[Future[None]] = deque()
+        self._digesting = workers.lane("digest", _BEHIND)
         self._sha1 = hashlib.sha1(usedforsecurity=False)
         self._size = 0
 
@@ -165,8 +179,7 @@ class Pass:
         member = read_member(stream.look)
         self._require_size(member)
         _extract(member, stream, sink)
-        while self._digesting:
-            self._digesting.popleft().result()
+        self._digesting.finish()
         digest = self._sha1.hexdigest()
         if self._manifest.digest not in (None, digest):
             raise BundleError(
@@ -188,9 +201,7 @@ class Pass:
     def _digested(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         for piece in pieces:
             self._size += len(piece)
-            self._digesting.append(self._lane.submit(self._sha1.update, piece))
-            while len(self._digesting) > _BEHIND:
-                self._digesting.popleft().result()
+            self._digesting.do(partial(self._sha1.update, piece))
             yield piece
 
     def _require_size(self, member: Member) -> None:
@@ -259,10 +270,14 @@ def _require_padding(rest: memoryview, length: int) -> None:
 
 
 class NewFile:
-    """A file that gets its name only if all went well. A context manager.
+    """A file that gets its name only if all went well. A context manager; best within `written`.
+
+    Attributes:
+        file: its descriptor.
 
     Raises:
-        BundleError: the name is taken and `force` is not given, or it cannot be written.
+        BundleError: the name is taken, by a plain file and `force` is not given, or by another.
+        OSError: it cannot be written.
     """
 
     def __init__(self, path: Path, *, force: bool) -> None:
@@ -271,28 +286,43 @@ class NewFile:
         if path.exists() and not path.is_file():
             raise BundleError(f"{path} is not a plain file; name another with -o")
         self._path = path
-        try:
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        except OSError as error:
-            raise BundleError(f"cannot write in {path.parent}: {error.strerror}") from error
+        self.file, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         self._temporary = Path(name)
-        self.file = os.fdopen(handle, "wb", buffering=0)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.file.close()
-        if kind is None:
-            mask = os.umask(0)
-            os.umask(mask)
-            self._temporary.chmod(0o666 & ~mask)
-            self._temporary.rename(self._path)
-        else:
-            with suppress(OSError):
+        try:
+            os.close(self.file)
+            if kind is None:
+                self._temporary.chmod(0o666 & ~_umask())
+                self._temporary.rename(self._path)
+        finally:
+            with suppress(OSError):  # it is gone already if it has its name
                 self._temporary.unlink()
 
 
-def standard_output() -> Pipe:
-    """Give the sink that `-` stands for."""
-    return Pipe(sys.stdout.buffer)
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def written(what: object) -> Iterator[None]:
+    """Make what the system says against a write an error that names what was to be written."""
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(f"cannot write {what}: {error.strerror}") from error
+
+
+def file_name(manifest: BundleManifest) -> str:
+    """Give the name of the image for use in file names: its own if it is fit for that.
+
+    It is free text, and a path in it must not lead anywhere.
+    """
+    name = manifest.name
+    fit = "/" not in name and not name.startswith(".") and len(name.encode()) <= _LONGEST_NAME
+    return name if fit else "image"

@@ -1,9 +1,9 @@
 """The only place that starts threads.
 
 `Workers` has two kinds. The *pool*, `jobs` threads, makes blocks: reading,
-deflating, checksums, all in code that releases the GIL. A *lane* is one thread
-that does what must stay in order: one lane seals, one digests. Neither knows
-an event loop; whoever waits, waits on a `concurrent.futures.Future`.
+deflating, checksums, all in code that releases the GIL. A `Lane` is one thread
+that does what must stay in order: one seals, one digests. Neither knows an
+event loop; whoever waits, waits on a `concurrent.futures.Future`.
 """
 
 import os
@@ -19,6 +19,26 @@ T = TypeVar("T")
 def default_jobs() -> int:
     """Give the number of processors that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+class Lane:
+    """One thread that keeps the order of what it is given, at most `depth` calls behind."""
+
+    def __init__(self, executor: Executor, depth: int) -> None:
+        self._executor = executor
+        self._depth = depth
+        self._behind: deque[Future[object]] = deque()
+
+    def do(self, call: Callable[[], object]) -> None:
+        """Have `call` done after all before it; waits, and raises its error, if too far behind."""
+        self._behind.append(self._executor.submit(call))
+        while self._behind and (self._behind[0].done() or len(self._behind) > self._depth):
+            self._behind.popleft().result()
+
+    def finish(self) -> None:
+        """Wait until all is done; raise the first error."""
+        while self._behind:
+            self._behind.popleft().result()
 
 
 class Workers:
@@ -46,11 +66,11 @@ class Workers:
         while running:
             yield running.popleft().result()
 
-    def lane(self, name: str) -> Executor:
-        """Give a new executor of one thread, which keeps the order of what it is given."""
-        lane = ThreadPoolExecutor(1, name)
-        self._lanes.append(lane)
-        return lane
+    def lane(self, name: str, depth: int) -> Lane:
+        """Give a lane of its own thread."""
+        executor = ThreadPoolExecutor(1, name)
+        self._lanes.append(executor)
+        return Lane(executor, depth)
 
     def close(self) -> None:
         """Let running work end, drop what waits. Lanes end first: they wait for the pool."""

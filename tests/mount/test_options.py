@@ -199,9 +199,9 @@ def test_fuse_options(words: list[str], shown: set[str], image: Path, mountpoint
     assert f" - fuse.bundlefs {image} " in line
 
 
-@pytest.mark.parametrize("name", ["back\\slash", "a b", "a=b"])
+@pytest.mark.parametrize("name", ["a,b", "back\\slash", "a b", "a=b", "\u00fcml\u00e4ut"])
 def test_odd_names(name: str, tmp_path: Path) -> None:
-    """Spaces part the kernel's table of mounts, backslashes escape in it."""
+    """Commas part FUSE's options, spaces the kernel's table of mounts; neither may break one."""
     image = images.text_image(tmp_path / name, 4096)
     with mounted(image, tmp_path / f"mnt {name}") as mount:
         assert names(mount.path)

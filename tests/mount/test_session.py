@@ -65,7 +65,7 @@ def wait_ready(mountpoint: Path) -> None:
     assert eventually(lambda: read_status(mountpoint)["pid"] > 0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_unmounts(number: signal.Signals, image: Path, mountpoint: Path) -> None:
     with foreground(image, mountpoint) as process:
         wait_ready(mountpoint)
@@ -104,6 +104,14 @@ def test_the_foreground_shows_a_bar_on_a_terminal(slow: Path, mountpoint: Path) 
         shell.type(INTERRUPT)
         assert shell.finish() == 0
     assert "Traceback" not in shell.shown
+    assert not is_mounted(mountpoint)
+
+
+def test_closing_the_terminal_unmounts(image: Path, mountpoint: Path) -> None:
+    with terminal("mount", "-f", image, mountpoint) as shell:
+        shell.wait_for(f"mounted on {mountpoint}")
+        shell.hang_up()
+        assert shell.process.wait(30) == 0
     assert not is_mounted(mountpoint)
 
 

@@ -188,7 +188,6 @@ def test_a_part_that_turns_out_not_to_be(small: Path) -> None:
         assert [bundle.name(part) for part in parts_of(bundle)] == ["image.part.00"]
 
 
-@pytest.mark.xfail(reason="Bundle.read takes a name that does not exist for a failure of the image")
 def test_reading_a_part_that_is_not_there_harms_no_other(small: Path) -> None:
     with opened(small, Setting(1)) as bundle:
         with pytest.raises(UnknownNameError):
@@ -197,7 +196,6 @@ def test_reading_a_part_that_is_not_there_harms_no_other(small: Path) -> None:
         assert len(bundle.read(Part(0), 0, 100)) == 100
 
 
-@pytest.mark.xfail(reason="IndexError, which the file system logs as unexpected and shows as EIO")
 def test_a_part_that_is_not_there_has_no_digest(small: Path) -> None:
     with opened(small, Setting(1)) as bundle:
         bundle.digested(Part(2)).result(HANG)

@@ -262,7 +262,6 @@ def test_a_shortened_file_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFi
         assert len(caplog.records) == 1
 
 
-@pytest.mark.xfail(reason="two readers drop one block: KeyError in the second", strict=True)
 def test_many_readers_of_one_damaged_block_all_hear_that_it_is_gone(tmp_path: Path) -> None:
     with closing(Spill(tmp_path)) as spill:
         for block in range(200):

@@ -157,7 +157,6 @@ def test_the_time_counts_while_it_moves() -> None:
         assert made.frontier.seconds == taken
 
 
-@pytest.mark.xfail(reason="fail() from a reader or close() forgets the running interval")
 def test_the_time_does_not_go_back_when_it_fails() -> None:
     source = Source(NOISE, gated_from=5 * MIB)
     with scene(source) as made:

@@ -165,7 +165,6 @@ def test_closing_the_workers_hangs_nobody() -> None:
     assert all(isinstance(error, ClosedError) for error in failures(futures))
 
 
-@pytest.mark.xfail(reason="raising one error object again and again makes its traceback grow")
 def test_a_failed_stream_does_not_grow_with_each_question() -> None:
     with scene(Source(NOISE)) as made:
         made.frontier.fail(OSError(5, "Input/output error"))
