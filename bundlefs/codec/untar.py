@@ -98,8 +98,8 @@ def read_member(read: Read) -> Member:
 
     Args:
         read: gives `length` bytes of the stream from `offset`, fewer only where the stream
-            ends. It is asked for headers and maps alone, in order and without gaps but for the
-            padding, and never for the data behind them.
+            ends. It is asked for headers and maps alone, in order and without gaps, and never
+            for the data behind them.
 
     Raises:
         BundleError: it is not an archive, its first member is no file, or its map is not one.
