@@ -40,6 +40,12 @@ class Mount:
         """End the mount by `bundlefs umount`."""
         bundlefs("umount", self.path)
 
+    def kill(self) -> None:
+        """End the daemon as a crash would, and take its dead mount away as a user would."""
+        os.kill(self.pid, signal.SIGKILL)
+        assert ended(self.pid, END_SECONDS), f"the daemon, pid {self.pid}, outlived SIGKILL"
+        bundlefs("umount", "--lazy", self.path)
+
     def parts(self) -> list[Path]:
         """List the parts by name; this waits for the whole index pass."""
         return sorted(self.path.glob("*.part.*"))
