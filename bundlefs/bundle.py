@@ -6,9 +6,6 @@ image's extents. What is not known yet is asked for with `sized`, `listed` and
 question needs; then `size`, `names` and `read` tell the truth. Nothing here
 guesses, and nothing here waits but `read`.
 
-The number in a part's name has the width that the largest possible part count
-needs, at least two digits, so that names are fixed before anything is made.
-
 Failure is for good: the image's own errors, a changed image, bytes that do not
 agree. Every later question gets the same error.
 """
@@ -20,25 +17,18 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 
 from bundlefs.codec import tar
-from bundlefs.codec.cbc import sealed_size
-from bundlefs.codec.deflate import (
-    BLOCK_SIZE,
-    GZIP_HEADER,
-    codec_for,
-    gzip_trailer,
-    stored_size,
-)
+from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
 from bundlefs.errors import BundlefsError, ClosedError, InconsistentError, UnknownNameError
 from bundlefs.frontier import END, Frontier
 from bundlefs.image import Image
-from bundlefs.index import PART_SIZE, part_count
+from bundlefs.index import PART_SIZE, number_width, part_count, part_name
 from bundlefs.keys import UserKeys, fingerprint, sign, wrap
 from bundlefs.manifest import PLACEHOLDER_DIGEST, Contents, Metadata, WrappedSecrets, render
 from bundlefs.regions import Recipient
 from bundlefs.spans import Span
 from bundlefs.state import State, Wanted
 from bundlefs.store import BlockStore
-from bundlefs.stream import Maker, Plan, SealedStream
+from bundlefs.stream import Maker, Plan, SealedStream, stored_stream_size
 from bundlefs.workers import Workers
 
 
@@ -115,6 +105,15 @@ class Status:
     error: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """How far a bundle has been made: digests of its whole parts, bytes, whether that is all."""
+
+    digests: tuple[str, ...]
+    position: int
+    complete: bool
+
+
 def wanted(image: Image, recipe: Recipe) -> Wanted:
     """Say what a bundle is going to be made of, to be held against the state of an earlier one."""
     now = image.identity
@@ -171,10 +170,10 @@ class Bundle:
         layout = tar.layout(
             recipe.prefix, image.size, state.created_ns // NANOSECONDS, state.extents
         )
-        self._bound = _stored_sealed_size(layout.size)
+        self._bound = stored_stream_size(layout.size)
         # Stored blocks have no other size than this, so that level 0 knows all at once.
         self._promised = self._bound if recipe.level == 0 else None
-        self._width = max(2, len(str(part_count(self._bound) - 1)))
+        self._width = number_width(self._bound)
         self._index = state.index
         self._maker = Maker(_ImageSource(image, layout), codec_for(recipe.level))
         plan = Plan(state.secret, self._index, self._maker, self._promised)
@@ -195,7 +194,7 @@ class Bundle:
         """Give the file name of an entry."""
         if isinstance(entry, ManifestFile):
             return self._recipe.recipients[entry.number].filename
-        return f"{self._recipe.prefix}.part.{entry.number:0{self._width}d}"
+        return part_name(self._recipe.prefix, entry.number, self._width)
 
     def key(self, entry: Entry) -> int:
         """Give the number of an entry: manifests first, then parts."""
@@ -398,6 +397,11 @@ class Bundle:
             error=str(error) or type(error).__name__ if error else None,
         )
 
+    def sealed_before(self) -> Sealed:
+        """Tell what an earlier mount has sealed; to be asked before anything else."""
+        index = self._index
+        return Sealed(tuple(index.part_digests), index.position, index.totals is not None)
+
     def stored_size(self) -> int:
         """Give the bytes of all parts as far as they are made."""
         return self._index.position
@@ -406,10 +410,3 @@ class Bundle:
         """Let go of the image. Whoever waits gets an error."""
         self._frontier.fail(ClosedError("the mount is ending"))
         self._state.save()
-
-
-def _stored_sealed_size(tar_size: int) -> int:
-    """Give the size of the sealed stream with stored blocks: level 0's own, others' bound."""
-    blocks, rest = divmod(tar_size, BLOCK_SIZE)
-    deflated = blocks * stored_size(BLOCK_SIZE) + (stored_size(rest) if rest else 0)
-    return sealed_size(len(GZIP_HEADER) + deflated + len(gzip_trailer(0, tar_size)))

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from bundlefs.errors import ImageChangedError, ImageError
 from bundlefs.spans import Span
@@ -80,8 +80,37 @@ class Identity:
         return found
 
 
+class Source(Protocol):
+    """An image as a bundle is made of it, whatever it is kept in. Thread-safe."""
+
+    @property
+    def path(self) -> Path:
+        """Give where it is, absolute."""
+
+    @property
+    def identity(self) -> Identity:
+        """Give what must stay as it is: the size is the image's own, the rest is its file's."""
+
+    @property
+    def size(self) -> int:
+        """Bytes, 1 or more."""
+
+    @property
+    def bytes_read(self) -> int:
+        """How many bytes of the image all reads together have given."""
+
+    def extents(self) -> tuple[Span, ...]:
+        """Give where the image has data, as `Image.extents` does."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read exactly `length` bytes at `offset`, as `Image.read` does."""
+
+    def close(self) -> None:
+        """Let go of it; again does nothing."""
+
+
 class Image:
-    """An open image. A context manager that closes it.
+    """A raw image, open to read. A context manager that closes it.
 
     Attributes:
         path: absolute.
@@ -141,7 +170,7 @@ class Image:
         if self.identity.is_block_device:
             return (Span(0, self.size),)
         found = tuple(self._data_spans())
-        self._require_unchanged([])
+        self.require_unchanged()
         return found
 
     def read(self, offset: int, length: int) -> bytes:
@@ -155,11 +184,33 @@ class Image:
         missing = length - len(data)
         # After the read, so that no change can slip in between.
         self._require_unchanged(
-            [f"{missing} bytes are missing at offset {offset + len(data)}"] if missing else []
+            [f"{missing} bytes are missing at offset {offset + len(data)}"] if missing else [],
+            f", found on reading at offset {offset}",
         )
         with self._count_lock:
             self._bytes_read += length
         return data
+
+    def fileno(self) -> int:
+        """Give the descriptor, for a process that is to read the very same file."""
+        return self._descriptor
+
+    def require_unchanged(self, finding: str = "") -> None:
+        """Compare the identity with what it was on opening.
+
+        Args:
+            finding: what already shows that it changed, in words.
+
+        Raises:
+            ImageChangedError: the image is not what was opened, or there is a finding.
+        """
+        findings = [finding] if finding else []
+        findings += self.identity.changes(Identity.of(self._descriptor))
+        if findings:
+            raise ImageChangedError(
+                f"image {self.path} was changed while in use: {', '.join(findings)}; "
+                "unmount, and mount it again to bundle it as it is now"
+            )
 
     def close(self) -> None:
         """Close the image; again does nothing. A read after it fails with EBADF."""
@@ -199,14 +250,6 @@ class Image:
                     return
                 raise
             yield Span(start, stop)
-
-    def _require_unchanged(self, findings: list[str]) -> None:
-        findings += self.identity.changes(Identity.of(self._descriptor))
-        if findings:
-            raise ImageChangedError(
-                f"image {self.path} was changed while in use: {', '.join(findings)}; "
-                "unmount, and mount it again to bundle it as it is now"
-            )
 
 
 def _require_usable_kind(path: Path, mode: int) -> None:

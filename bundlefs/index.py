@@ -150,3 +150,17 @@ def _pack(state: CbcState) -> bytes:
 def part_count(sealed_size: int) -> int:
     """Give the number of parts; an exact multiple has no empty part behind it."""
     return ceil_div(sealed_size, PART_SIZE)
+
+
+def number_width(bound: int) -> int:
+    """Give how many digits a part's number has in its name, for a sealed stream of up to `bound`.
+
+    Names are fixed before anything is made: the width is that of the largest possible number,
+    at least 2.
+    """
+    return max(2, len(str(part_count(bound) - 1)))
+
+
+def part_name(prefix: str, number: int, width: int) -> str:
+    """Give the file name of a part, whose number has `width` digits."""
+    return f"{prefix}.part.{number:0{width}d}"

@@ -52,6 +52,10 @@ _OPENSSH = "OPENSSH PRIVATE KEY"
 _NOT_LOADED = (ValueError, TypeError, UnsupportedAlgorithm)
 
 
+PublicKey = RSAPublicKey
+"""An RSA public key of `cryptography`, for the layers that do not know that library."""
+
+
 @dataclass(frozen=True, slots=True)
 class Secret:
     """What seals a bundle: `key` and `iv`, 16 bytes each (AES-128-CBC). No `repr` shows either."""

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Protocol
 
 from bundlefs.codec import cbc
-from bundlefs.codec.deflate import BLOCK_SIZE, Codec, crc32, gzip_trailer
+from bundlefs.codec.deflate import BLOCK_SIZE, GZIP_HEADER, Codec, crc32, gzip_trailer, stored_size
 from bundlefs.errors import ImageChangedError, InconsistentError
 from bundlefs.index import PART_SIZE, Index
 from bundlefs.keys import Secret
@@ -201,3 +201,10 @@ class SealedStream:
 def joined(pieces: Sequence[memoryview]) -> memoryview:
     """Give the bytes of all pieces, without a copy if there is one."""
     return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
+
+
+def stored_stream_size(tar_size: int) -> int:
+    """Give the size of the sealed stream with stored blocks: level 0's own, others' bound."""
+    blocks, rest = divmod(tar_size, BLOCK_SIZE)
+    deflated = blocks * stored_size(BLOCK_SIZE) + (stored_size(rest) if rest else 0)
+    return cbc.sealed_size(len(GZIP_HEADER) + deflated + len(gzip_trailer(0, tar_size)))

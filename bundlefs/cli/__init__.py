@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 
 from bundlefs import __version__
-from bundlefs.cli import manifest, mount, open, state, status, umount, unbundle, verify  # noqa: A004  # the command's name
+from bundlefs.cli import bundle, manifest, mount, open, state, status, umount, unbundle, verify  # noqa: A004  # the command's name
 from bundlefs.cli.common import reported
 from bundlefs.daemon import stand_in_for_closed_streams
 
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"bundlefs {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (mount, umount, status, state, verify, unbundle, open, manifest):
+    for module in (mount, umount, status, state, bundle, verify, unbundle, open, manifest):
         module.add_parser(commands)
     return top
 

@@ -36,8 +36,9 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT")
     add_bundle_options(parser)
-    _add_work_options(parser)
-    _add_state_options(parser)
+    add_work_options(parser)
+    _add_cache_options(parser)
+    add_state_options(parser)
     add_mount_options(parser)
     parser.set_defaults(run=run)
 
@@ -93,10 +94,15 @@ def _add_key_options(parser: argparse.ArgumentParser) -> None:
     add_passphrase_options(group)
 
 
-def _add_work_options(parser: argparse.ArgumentParser) -> None:
+def add_work_options(parser: argparse.ArgumentParser) -> None:
+    """Declare how it is made."""
     add = parser.add_argument_group("work").add_argument
     add("--level", type=int, default=6, help="0 stored, 1 fastest to 9 smallest (default: 6)")
     add("--jobs", type=positive, default=default_jobs(), help="threads (default: %(default)s)")
+
+
+def _add_cache_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what is kept in the meantime").add_argument
     add("--eager", action="store_true", help="start the index pass at once")
     add(
         "--cache-size",
@@ -113,13 +119,15 @@ def _add_work_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_state_options(parser: argparse.ArgumentParser) -> None:
+def add_state_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what is kept."""
     add = parser.add_argument_group("what outlasts the mount").add_argument
     add(
         "--state",
         metavar="FILE",
         help="where the bundle's key and index outlast the mount, or 'none'"
-        f" (default: one for each image and prefix in {default_folder()})",
+        # argparse takes % for a format.
+        f" (default: one for each image and prefix in {default_folder()})".replace("%", "%%"),
     )
     add("--fresh", action="store_true", help="begin a new bundle with a new key")
 

@@ -2,7 +2,9 @@
 
 import logging
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
@@ -10,10 +12,30 @@ from bundlefs.bundle import Bundle
 
 log = logging.getLogger(__name__)
 
+_TICK_SECONDS = 0.5
+
 
 def progress() -> Callable[[Bundle], None]:
     """Give what shows where a bundle stands each time that it is called."""
     return _Bar() if sys.stderr.isatty() else _Lines()
+
+
+@contextmanager
+def shown(bundle: Bundle) -> Iterator[None]:
+    """Show how a bundle gets on, from a thread of its own, where there is no event loop."""
+    tick, end = progress(), threading.Event()
+
+    def watch() -> None:
+        while not end.wait(_TICK_SECONDS):
+            tick(bundle)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
 
 
 class _Bar:

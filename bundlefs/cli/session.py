@@ -33,9 +33,9 @@ def run_session(arguments: argparse.Namespace, recipe: Recipe, ready: Callable[[
     set_up_logging(arguments)
     with ExitStack() as stack:
         image = stack.enter_context(Image.open(arguments.image))
-        _warn_of_size(image, arguments)
+        warn_of_size(image, arguments)
         session = _session(arguments, arguments.image)
-        state = stack.enter_context(closing(_open_state(arguments, image, recipe)))
+        state = stack.enter_context(closing(open_state(arguments, image, recipe)))
         state.sign(f"process {os.getpid()}, mounted on {session.mountpoint}")
         spill = Spill(arguments.cache_dir) if arguments.cache_dir else None
         store = stack.enter_context(closing(BlockStore(arguments.cache_size, spill)))
@@ -64,7 +64,8 @@ def open_session(
     return 0
 
 
-def _warn_of_size(image: Image, arguments: argparse.Namespace) -> None:
+def warn_of_size(image: Image, arguments: argparse.Namespace) -> None:
+    """Say so if EC2 is going to refuse this image."""
     if image.size > MAX_ROOT_SIZE and not arguments.no_size_limit:
         print(
             f"bundlefs: warning: {image.path} has {human(image.size)}; EC2 takes root images of at"
@@ -91,7 +92,7 @@ def _umask() -> int:
     return mask
 
 
-def _open_state(arguments: argparse.Namespace, image: Image, recipe: Recipe) -> State:
+def open_state(arguments: argparse.Namespace, image: Image, recipe: Recipe) -> State:
     """Take up the state of an earlier mount, or begin one, in a file or not."""
     asked = wanted(image, recipe)
     if arguments.state == "none":

@@ -1,0 +1,109 @@
+"""`bundlefs bundle`: a bundle as files in a folder, without FUSE."""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from bundlefs.bundle import Bundle, Engine, Recipe
+from bundlefs.cli.common import Subparsers, size
+from bundlefs.cli.logs import set_up_logging
+from bundlefs.cli.mount import add_bundle_options, add_state_options, add_work_options, read_recipe
+from bundlefs.cli.progress import shown
+from bundlefs.cli.session import open_state, warn_of_size
+from bundlefs.errors import BundlefsError
+from bundlefs.export import Export, Tap
+from bundlefs.image import Image
+from bundlefs.sinks import DirectorySink
+from bundlefs.workers import Workers
+from bundlefs.writer import BundleWriter
+
+_PIPE = Path("-")
+_PIECE = 1 << 20
+_BEHIND = 8
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "bundle",
+        help="write a bundle to a folder, without a mount",
+        description="Write the bundle of IMAGE into the folder DEST in one pass, the manifests"
+        " last. A run that broke off goes on where it was.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("image", type=Path, metavar="IMAGE|-", help="'-' is standard input")
+    parser.add_argument("dest", type=Path, metavar="DEST")
+    parser.add_argument("--size", type=size, help="size of the image that comes on standard input")
+    add_bundle_options(parser)
+    add_work_options(parser)
+    add_state_options(parser)
+    parser.add_argument("--log-file", metavar="FILE", type=Path, help="log here, not to stderr")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more")
+    parser.set_defaults(run=run, foreground=True)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the bundle."""
+    recipe = read_recipe(arguments)
+    set_up_logging(arguments)
+    try:
+        arguments.dest.mkdir(parents=True, exist_ok=True)
+        if arguments.image != _PIPE:
+            _from_file(arguments, recipe, arguments.image)
+        elif arguments.size is not None:
+            _from_pipe(arguments, recipe, sys.stdin.buffer)
+        else:
+            with _spooled(sys.stdin.buffer) as path:
+                _from_file(arguments, recipe, path)
+    except OSError as error:
+        where = error.filename or arguments.dest
+        raise BundlefsError(f"cannot write the bundle to {where}: {error.strerror}") from error
+    return 0
+
+
+def _from_file(arguments: argparse.Namespace, recipe: Recipe, path: Path) -> None:
+    with ExitStack() as stack:
+        image = stack.enter_context(Image.open(path))
+        warn_of_size(image, arguments)
+        state = stack.enter_context(closing(open_state(arguments, image, recipe)))
+        state.sign(f"process {os.getpid()}, bundling to {arguments.dest}")
+        workers = stack.enter_context(Workers(arguments.jobs))
+        tap = Tap(workers.lane("sink", _BEHIND))
+        bundle = stack.enter_context(closing(Bundle(image, recipe, Engine(workers, tap), state)))
+        stack.enter_context(shown(bundle))
+        Export(bundle, tap, DirectorySink(arguments.dest), arguments.dest).run()
+
+
+def _from_pipe(arguments: argparse.Namespace, recipe: Recipe, pipe: BinaryIO) -> None:
+    sink = DirectorySink(arguments.dest)
+    with BundleWriter(
+        recipe.prefix,
+        arguments.size,
+        sink,
+        level=recipe.level,
+        jobs=arguments.jobs,
+        user_keys=recipe.user_keys,
+    ) as writer:
+        while data := pipe.read(_PIECE):
+            writer.write(data)
+    for to in recipe.recipients:
+        writer.write_manifest_for(recipe.metadata, to)
+
+
+@contextmanager
+def _spooled(pipe: BinaryIO) -> Iterator[Path]:
+    """Keep what comes through a pipe in a file, since the tar header needs its size first."""
+    with tempfile.NamedTemporaryFile(prefix="bundlefs-") as file:
+        print(
+            f"bundlefs: warning: no --size, so the image is kept in {file.name} first",
+            file=sys.stderr,
+        )
+        shutil.copyfileobj(pipe, file, _PIECE)
+        file.flush()
+        yield Path(file.name)
