@@ -170,7 +170,7 @@ class Image:
         if self.identity.is_block_device:
             return (Span(0, self.size),)
         found = tuple(self._data_spans())
-        self.require_unchanged()
+        self._require_unchanged([])
         return found
 
     def read(self, offset: int, length: int) -> bytes:
@@ -195,22 +195,13 @@ class Image:
         """Give the descriptor, for a process that is to read the very same file."""
         return self._descriptor
 
-    def require_unchanged(self, finding: str = "") -> None:
+    def require_unchanged(self) -> None:
         """Compare the identity with what it was on opening.
 
-        Args:
-            finding: what already shows that it changed, in words.
-
         Raises:
-            ImageChangedError: the image is not what was opened, or there is a finding.
+            ImageChangedError: the image is not what was opened.
         """
-        findings = [finding] if finding else []
-        findings += self.identity.changes(Identity.of(self._descriptor))
-        if findings:
-            raise ImageChangedError(
-                f"image {self.path} was changed while in use: {', '.join(findings)}; "
-                "unmount, and mount it again to bundle it as it is now"
-            )
+        self._require_unchanged([])
 
     def close(self) -> None:
         """Close the image; again does nothing. A read after it fails with EBADF."""
@@ -250,6 +241,14 @@ class Image:
                     return
                 raise
             yield Span(start, stop)
+
+    def _require_unchanged(self, findings: list[str], where: str = "") -> None:
+        findings += self.identity.changes(Identity.of(self._descriptor))
+        if findings:
+            raise ImageChangedError(
+                f"image {self.path} was changed while in use: {', '.join(findings)}{where}; "
+                "unmount, and mount it again to bundle it as it is now"
+            )
 
 
 def _require_usable_kind(path: Path, mode: int) -> None:

@@ -17,16 +17,15 @@ Concurrency: one lock around the memory; the file is written by the sealing lane
 alone, at offsets of its own, and read with `pread`.
 """
 
-import errno
 import logging
 import os
-import tempfile
 import threading
 from collections import OrderedDict
 from pathlib import Path
 
 from bundlefs.codec.deflate import crc32
 from bundlefs.errors import UsageError
+from bundlefs.unnamed import open_unnamed, write_all
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ class Spill:
         if self._full or block in self._places:
             return
         try:
-            self._write(data)
+            write_all(self._file, data, self._end)
         except OSError as error:
             self._full = True
             log.warning(
@@ -60,14 +59,6 @@ class Spill:
         else:
             self._places[block] = (self._end, len(data), crc32(data))
             self._end += len(data)
-
-    def _write(self, data: memoryview) -> None:
-        done = 0
-        while done < len(data):
-            written = os.pwrite(self._file, data[done:], self._end + done)
-            if not written:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            done += written
 
     def __contains__(self, block: int) -> bool:
         return block in self._places
@@ -96,22 +87,12 @@ class Spill:
 
 
 def _open_unnamed(folder: Path) -> int:
-    """Open a file that only this process can reach, mode 0600."""
-    flags = os.O_RDWR | os.O_CLOEXEC
     try:
-        try:
-            return os.open(folder, flags | os.O_TMPFILE | os.O_EXCL, 0o600)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-                raise
-        # File systems without O_TMPFILE: a name for an instant.
-        handle, name = tempfile.mkstemp(prefix=".bundlefs-", dir=folder)
-        Path(name).unlink()
+        return open_unnamed(folder)
     except OSError as error:
         raise UsageError(
             f"cache folder {folder}: {error.strerror}; give --cache-dir a writable folder"
         ) from error
-    return handle
 
 
 class BlockStore:
