@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from bundlefs.codec import tar
 from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
@@ -22,28 +22,13 @@ from bundlefs.errors import BundlefsError, ClosedError, InconsistentError, Unkno
 from bundlefs.frontier import END, Frontier
 from bundlefs.image import Image
 from bundlefs.index import PART_SIZE, number_width, part_count, part_name
-from bundlefs.keys import UserKeys, fingerprint, sign, wrap
-from bundlefs.manifest import PLACEHOLDER_DIGEST, Contents, Metadata, WrappedSecrets, render
-from bundlefs.regions import Recipient
+from bundlefs.manifest import PLACEHOLDER_DIGEST, Contents
+from bundlefs.recipe import Recipe, rendered
 from bundlefs.spans import Span
-from bundlefs.state import State, Wanted
+from bundlefs.state import State
 from bundlefs.store import BlockStore
 from bundlefs.stream import Maker, Plan, SealedStream, stored_stream_size
 from bundlefs.workers import Workers
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What is made of an image: names, keys and parameters."""
-
-    prefix: str
-    metadata: Metadata
-    recipients: tuple[Recipient, ...]
-    user_keys: UserKeys
-    level: int = 6
-    sparse: bool = True
-    user_key: str = "made for the occasion"
-    """The fingerprint of the user's key if one was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +57,6 @@ class ManifestFile:
 
     number: int
 
-
-FORMAT = 1
-"""To be raised when the same terms come to give other bytes."""
 
 NANOSECONDS = 10**9
 
@@ -112,32 +94,6 @@ class Sealed:
     digests: tuple[str, ...]
     position: int
     complete: bool
-
-
-def wanted(image: Image, recipe: Recipe) -> Wanted:
-    """Say what a bundle is going to be made of, to be held against the state of an earlier one."""
-    now = image.identity
-    stat = {"image's size": now.size}
-    if not now.is_block_device:
-        stat |= {
-            "image's mtime": now.mtime_ns,
-            "image's ctime": now.ctime_ns,
-            "image's inode": now.inode,
-        }
-    terms = stat | {
-        "tar and block format": FORMAT,
-        "prefix": recipe.prefix,
-        "holes": "left out" if recipe.sparse else "stored",
-        "codec": codec_for(recipe.level).version,
-        "user's key": recipe.user_key,
-        **asdict(recipe.metadata),
-    }
-    return Wanted(
-        image=image.path,
-        terms={name: str(value) for name, value in terms.items()},
-        recipients={to.filename: fingerprint(to.public) for to in recipe.recipients},
-        extents=image.extents() if recipe.sparse else None,
-    )
 
 
 class _ImageSource:
@@ -181,12 +137,6 @@ class Bundle:
         self._frontier = Frontier(plan, engine.workers, self._stream, state.progress)
         self._manifest_lock = threading.Lock()
         self._manifest_sizes: dict[int, int] = {}
-        # Wrapping is randomised, so it is done once.
-        user = wrap(recipe.user_keys.public, state.secret)
-        self._wrapped = [
-            WrappedSecrets(*wrap(recipient.public, state.secret), *user)
-            for recipient in recipe.recipients
-        ]
 
     # Names
 
@@ -367,10 +317,9 @@ class Bundle:
             digest=digest,
             parts=tuple(zip(self._part_names(), digests, strict=True)),
         )
-        private = self._recipe.user_keys.private
-        wrapped = self._wrapped[entry.number]
-        made = render(self._recipe.metadata, contents, wrapped, lambda text: sign(private, text))
-        return made.decode()
+        to = self._recipe.recipients[entry.number]
+        keys, secret = self._recipe.user_keys, self._state.secret
+        return rendered(self._recipe.metadata, contents, to, keys, secret)
 
     # State
 

@@ -22,8 +22,9 @@ from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
 from bundlefs.errors import BundlefsError, ClosedError, UsageError
 from bundlefs.frontier import END, Frontier
 from bundlefs.index import number_width, part_count, part_name
-from bundlefs.keys import PublicKey, UserKeys, sign, wrap
-from bundlefs.manifest import Contents, Metadata, WrappedSecrets, render
+from bundlefs.keys import PublicKey, UserKeys
+from bundlefs.manifest import Contents, Metadata
+from bundlefs.recipe import rendered
 from bundlefs.regions import Recipient, recipients
 from bundlefs.sinks import PartWriter, Sink
 from bundlefs.spans import Span
@@ -206,12 +207,10 @@ class BundleWriter:
             digest=totals.digest,
             parts=tuple(zip(names, self._state.index.part_digests, strict=True)),
         )
-        secret = self._state.secret
-        wrapped = WrappedSecrets(*wrap(to.public, secret), *wrap(self._keys.public, secret))
-        text = render(metadata, contents, wrapped, partial(sign, self._keys.private))
+        text = rendered(metadata, contents, to, self._keys, self._state.secret)
         file = (sink or self._sink).open(to.filename)
         try:
-            file.write(memoryview(text))
+            file.write(memoryview(text.encode()))
         except BaseException:
             file.discard()
             raise

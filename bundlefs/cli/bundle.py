@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from bundlefs.bundle import Bundle, Engine, Recipe
+from bundlefs.bundle import Bundle, Engine
 from bundlefs.cli.common import Subparsers, size
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.mount import add_bundle_options, add_state_options, add_work_options, read_recipe
@@ -19,6 +19,7 @@ from bundlefs.cli.session import open_state, warn_of_size
 from bundlefs.errors import BundlefsError
 from bundlefs.export import Export, Tap
 from bundlefs.image import Image
+from bundlefs.recipe import Recipe
 from bundlefs.sinks import DirectorySink
 from bundlefs.workers import Workers
 from bundlefs.writer import BundleWriter

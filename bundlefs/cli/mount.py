@@ -5,7 +5,6 @@ import os
 import platform
 from pathlib import Path
 
-from bundlefs.bundle import Recipe
 from bundlefs.cli.common import Subparsers, positive, read_certs, reported, size
 from bundlefs.cli.mountopts import add_mount_options
 from bundlefs.cli.passphrase import add_passphrase_options, passphrase
@@ -13,6 +12,7 @@ from bundlefs.daemon import in_background
 from bundlefs.errors import UsageError
 from bundlefs.keys import UserKeys, fingerprint
 from bundlefs.manifest import Metadata, parse_mapping
+from bundlefs.recipe import Recipe
 from bundlefs.regions import recipients
 from bundlefs.state import default_folder
 from bundlefs.workers import default_jobs

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
-from bundlefs.bundle import Bundle, Engine, Recipe, wanted
+from bundlefs.bundle import Bundle, Engine
 from bundlefs.cli.bundles import parts_folder
 from bundlefs.cli.common import human
 from bundlefs.cli.logs import set_up_logging
@@ -20,6 +20,7 @@ from bundlefs.mount import Session, serve
 from bundlefs.mountpoint import check_mountpoint
 from bundlefs.opened import DiskView, OpenedBundle
 from bundlefs.parts import PartFiles
+from bundlefs.recipe import Recipe, wanted
 from bundlefs.state import State, default_path, open_file
 from bundlefs.store import BlockStore, Spill
 from bundlefs.workers import Workers

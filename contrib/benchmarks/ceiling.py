@@ -13,11 +13,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bundlefs.bundle import Bundle, Engine, Recipe
+from bundlefs.bundle import Bundle, Engine
 from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
 from bundlefs.image import Image
 from bundlefs.keys import UserKeys
 from bundlefs.manifest import Metadata
+from bundlefs.recipe import Recipe
 from bundlefs.regions import recipients
 from bundlefs.state import State
 from bundlefs.store import BlockStore

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bundlefs.bundle import Bundle, Engine, ManifestFile, Part, Recipe
+from bundlefs.bundle import Bundle, Engine, ManifestFile, Part
 from bundlefs.image import Image
 from bundlefs.keys import Secret, UserKeys
 from bundlefs.manifest import Metadata
+from bundlefs.recipe import Recipe
 from bundlefs.regions import recipients
 from bundlefs.state import State
 from bundlefs.store import BlockStore, Spill

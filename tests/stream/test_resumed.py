@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs.bundle import Bundle, Engine, Part, Recipe
+from bundlefs.bundle import Bundle, Engine, Part
 from bundlefs.errors import ImageChangedError
 from bundlefs.image import Image
 from bundlefs.index import PART_SIZE, IndexDump
 from bundlefs.manifest import Metadata
+from bundlefs.recipe import Recipe
 from bundlefs.regions import recipients
 from bundlefs.spans import Span
 from bundlefs.state import State

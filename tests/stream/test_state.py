@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from bundlefs import statefile
-from bundlefs.bundle import wanted
 from bundlefs.cli import parser
 from bundlefs.cli.mount import read_recipe
 from bundlefs.errors import StateError
 from bundlefs.image import Image
+from bundlefs.recipe import wanted
 from bundlefs.spans import Span
 from bundlefs.state import LockedError, StateFile, Wanted
 from tests.conftest import KeyPair
