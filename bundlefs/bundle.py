@@ -10,11 +10,15 @@ Failure is for good: the image's own errors, a changed image, bytes that do not
 agree. Every later question gets the same error.
 """
 
+import os
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 from bundlefs.codec import tar
 from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
@@ -22,13 +26,15 @@ from bundlefs.errors import BundlefsError, ClosedError, InconsistentError, Unkno
 from bundlefs.frontier import END, Frontier
 from bundlefs.image import Image
 from bundlefs.index import PART_SIZE, number_width, part_count, part_name
-from bundlefs.manifest import PLACEHOLDER_DIGEST, Contents
+from bundlefs.keys import UserKeys
+from bundlefs.manifest import PLACEHOLDER_DIGEST, Contents, Metadata
 from bundlefs.recipe import Recipe, rendered
+from bundlefs.regions import recipients
 from bundlefs.spans import Span
 from bundlefs.state import State
-from bundlefs.store import BlockStore
+from bundlefs.store import DEFAULT_CACHE_SIZE, BlockStore
 from bundlefs.stream import Maker, Plan, SealedStream, stored_stream_size
-from bundlefs.workers import Workers
+from bundlefs.workers import Workers, default_jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,7 @@ class Bundle:
         self._image = image
         self._recipe = recipe
         self._state = state
+        self._owned = ExitStack()
         self._started = time.monotonic()
         self.created_ns = state.created_ns
         layout = tar.layout(
@@ -138,7 +145,78 @@ class Bundle:
         self._manifest_lock = threading.Lock()
         self._manifest_sizes: dict[int, int] = {}
 
-    # Names
+    @classmethod
+    def from_image(  # noqa: PLR0913  # all but two have defaults, and are named
+        cls,
+        path: str | os.PathLike[str],
+        metadata: Metadata,
+        *,
+        prefix: str = "image",
+        regions: Sequence[str] = (),
+        user_keys: UserKeys | None = None,
+        level: int = 6,
+        cache_size: int = DEFAULT_CACHE_SIZE,
+        state: State | None = None,
+    ) -> Self:
+        """Give the bundle of an image, to be read file by file; a context manager.
+
+        Args:
+            path: a regular file or a block device.
+            metadata: what goes into the manifests.
+            prefix: what the names of the files start with.
+            regions: for which there is to be a manifest; the standard key alone by default.
+            user_keys: whose private key can decrypt the bundle later.
+            level: 0 (stored), 1 (fastest) to 9 (smallest).
+            cache_size: bytes of memory for sealed blocks.
+            state: secret and creation time; new ones by default.
+
+        Raises:
+            ImageError: it cannot be opened.
+            UsageError: a parameter cannot be.
+        """
+        recipe = Recipe(
+            prefix=prefix,
+            metadata=metadata,
+            recipients=recipients(prefix, regions, []),
+            user_keys=user_keys or UserKeys.load(None, None),
+            level=level,
+        )
+        with ExitStack() as stack:
+            image = stack.enter_context(Image.open(Path(path)))
+            state = state or State(image.extents())
+            store = stack.enter_context(closing(BlockStore(cache_size)))
+            workers = stack.enter_context(Workers(default_jobs()))
+            bundle = cls(image, recipe, Engine(workers, store), state)
+            bundle._owned = stack.pop_all()
+        return bundle
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # By name, for programs; waits
+
+    def names(self) -> tuple[str, ...]:
+        """Give the names of all files; waits until they are known."""
+        self.listed().result()
+        return tuple(self.name(entry) for entry in self.entries())
+
+    def size(self, name: str) -> int:
+        """Give the size of a file in bytes; waits until it is known.
+
+        Raises:
+            UnknownNameError: there is no such file.
+        """
+        entry = self.find(name)
+        self.sized(entry).result()
+        size = self.known_size(entry)
+        if size is None:
+            raise BundlefsError(f"the size of {name} is not known though it was made")
+        return size
+
+    # By entry
 
     def name(self, entry: Entry) -> str:
         """Give the file name of an entry."""
@@ -258,8 +336,10 @@ class Bundle:
         span = self._part_span(entry, offset, length)
         return None if self._index.position < span.stop else self._stream.read_fast(span)
 
-    def read(self, entry: Entry, offset: int, length: int) -> memoryview:
-        """Give the bytes of an entry, short only at its end. Waits; makes them again if need be."""
+    def read(self, entry: Entry | str, offset: int, length: int) -> memoryview:
+        """Give the bytes of an entry or of the file of a name, short only at its end. Waits."""
+        if isinstance(entry, str):
+            entry = self.find(entry)
         self.reached(entry, offset, length).result()
         try:
             if isinstance(entry, ManifestFile):
@@ -357,5 +437,6 @@ class Bundle:
 
     def close(self) -> None:
         """Let go of the image. Whoever waits gets an error."""
-        self._frontier.fail(ClosedError("the mount is ending"))
+        self._frontier.fail(ClosedError("the bundle is being closed"))
         self._state.save()
+        self._owned.close()

@@ -2,20 +2,25 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 from bundlefs import statefile
 from bundlefs.codec.untar import Member, Run, read_member
 from bundlefs.errors import BundleError, StateError, UnknownNameError
 from bundlefs.index import Index
-from bundlefs.keys import Secret
-from bundlefs.manifest_reader import BundleManifest
+from bundlefs.keys import Passphrase, Secret
+from bundlefs.manifest_reader import BundleManifest, read_manifest
 from bundlefs.parts import PartFiles
 from bundlefs.plain import Plain, PlainByBlocks, PlainByPoints
 from bundlefs.spans import Span
 from bundlefs.state import default_folder
+from bundlefs.unbundle import file_name
+from bundlefs.unlock import Keys, unlock
 from bundlefs.unseal import Unsealed
 
 log = logging.getLogger(__name__)
@@ -48,7 +53,7 @@ class OpenedBundle:
         self._plain: Plain = (
             PlainByBlocks(unsealed, index)
             if index
-            else PlainByPoints(unsealed, default_folder() / f"{_bundle_id(manifest)}.points")
+            else PlainByPoints(unsealed, _points_file(manifest) if parts.checked else None)
         )
         self._member: Member = read_member(self._plain.read)
         if self._member.size != manifest.size:
@@ -56,7 +61,7 @@ class OpenedBundle:
                 f"the image in the bundle has {self._member.size} bytes, the manifest says"
                 f" {manifest.size}"
             )
-        self.name = manifest.name
+        self.name = f"{file_name(manifest)}.img"
         self.size = manifest.size
 
     def read(self, offset: int, length: int) -> bytes:
@@ -76,6 +81,12 @@ class OpenedBundle:
             else:
                 pieces.append(bytes(piece.length))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def sealed_size(self) -> int:
@@ -97,7 +108,7 @@ class DiskView:
     def __init__(self, bundle: OpenedBundle, created_ns: int) -> None:
         self.created_ns = created_ns
         self._bundle = bundle
-        self._name = f"{bundle.name}.img"
+        self._name = bundle.name
         self._error: BundleError | None = None
 
     def find(self, name: str) -> int:
@@ -183,10 +194,41 @@ class DiskView:
         """Nobody waits here."""
 
 
-def _bundle_id(manifest: BundleManifest) -> str:
-    """Name a bundle by its content: two with the same parts have the same access points."""
+def open_bundle(
+    manifest: str | os.PathLike[str],
+    user_key: str | os.PathLike[str],
+    *,
+    parts: str | os.PathLike[str] | None = None,
+    passphrase: Passphrase | None = None,
+) -> OpenedBundle:
+    """Open a bundle, to read its image at any offset; a context manager.
+
+    Args:
+        manifest: path of a manifest.
+        user_key: path of the private key of the user that it names.
+        parts: folder of the parts; the manifest's by default.
+        passphrase: asked if the key is encrypted.
+
+    Raises:
+        BundleError: the bundle is damaged, or this key does not open it.
+        KeyFileError: the key file is of no use.
+    """
+    path = Path(manifest)
+    read = read_manifest(path)
+    keys = Keys.load(Path(user_key), None, None, passphrase)
+    folder = Path(parts) if parts is not None else path.absolute().parent
+    return OpenedBundle(read, PartFiles(read, folder), unlock(read, keys))
+
+
+def _points_file(manifest: BundleManifest) -> Path:
+    """Name a bundle by its content: two with the same parts have the same access points.
+
+    That holds for parts whose digests are checked, and for no others: points of a damaged
+    part would give wrong bytes once it is whole.
+    """
     digests = "".join(entry.digest for entry in manifest.parts)
-    return "parts-" + hashlib.sha256(digests.encode()).hexdigest()[:32]
+    name = hashlib.sha256(digests.encode()).hexdigest()[:32]
+    return default_folder() / f"parts-{name}.points"
 
 
 def _own_index(manifest: BundleManifest) -> Index | None:

@@ -29,6 +29,7 @@ from bundlefs.unnamed import open_unnamed, write_all
 
 log = logging.getLogger(__name__)
 
+DEFAULT_CACHE_SIZE = 256 << 20
 RECENT_SIZE = 32 << 20
 
 

@@ -15,6 +15,7 @@ from bundlefs.manifest import Metadata, parse_mapping
 from bundlefs.recipe import Recipe
 from bundlefs.regions import recipients
 from bundlefs.state import default_folder
+from bundlefs.store import DEFAULT_CACHE_SIZE
 from bundlefs.workers import default_jobs
 
 _MAX_PREFIX = 100
@@ -107,7 +108,7 @@ def _add_cache_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--cache-size",
         type=size,
-        default=256 << 20,
+        default=DEFAULT_CACHE_SIZE,
         metavar="SIZE",
         help="memory for sealed blocks, 0 for none (default: 256M)",
     )
