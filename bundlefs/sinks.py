@@ -4,6 +4,7 @@ A `Sink` opens a file by name for writing. What is written has its final name on
 after `close`; `discard` leaves nothing behind. So a reader never finds half a part.
 """
 
+import glob
 import os
 import tempfile
 from collections.abc import Callable
@@ -50,6 +51,9 @@ class DirectorySink:
 class _Renamed:
     def __init__(self, path: Path) -> None:
         self._path = path
+        # What a run that was killed has left of this file.
+        for old in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+            old.unlink(missing_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         self._temporary = Path(name)
         self._file = os.fdopen(handle, "wb", buffering=0)
@@ -88,7 +92,7 @@ class MemorySink:
 
 
 class _InMemory:
-    def __init__(self, keep: Callable[[bytes], None]) -> None:
+    def __init__(self, keep: Callable[[bytes], object]) -> None:
         self._keep = keep
         self._data = BytesIO()
 
@@ -103,12 +107,15 @@ class _InMemory:
 
 
 class FsspecSink:
-    """A sink that is a folder of any fsspec file system: S3, GCS, SFTP and more.
+    """A sink that is a folder of an object store, by any fsspec file system: S3, GCS, Azure.
+
+    A file is kept in memory, at most a part's 10 MiB, and put in one request when it is closed:
+    object stores show all of it or nothing. For a local folder take `DirectorySink`.
 
     Args:
-        filesystem: an `fsspec.AbstractFileSystem` that writes without committing (S3 does).
+        filesystem: an `fsspec.AbstractFileSystem`.
         folder: where in it, for instance `bucket/prefix`.
-        options: what its `open` takes beside, for S3 `{"ACL": "aws-exec-read"}`.
+        options: what its `pipe_file` takes beside, for s3fs `ACL="aws-exec-read"`.
     """
 
     def __init__(self, filesystem: Any, folder: str, **options: Any) -> None:  # noqa: ANN401  # fsspec has no types
@@ -117,31 +124,9 @@ class FsspecSink:
         self._options = options
 
     def open(self, filename: str) -> SinkFile:
-        """Begin a file, of which nothing shows before it is closed."""
+        """Begin a file, which is put when it is closed."""
         path = f"{self._folder}/{filename}"
-        file = self._filesystem.open(path, "wb", autocommit=False, **self._options)
-        return _Committed(file)
-
-
-class _Committed:
-    def __init__(self, file: Any) -> None:  # noqa: ANN401  # fsspec has no types
-        self._file = file
-
-    def write(self, data: memoryview) -> None:
-        self._file.write(data)
-
-    def close(self) -> None:
-        try:
-            self._file.close()
-            self._file.commit()
-        except BaseException:
-            self.discard()
-            raise
-
-    def discard(self) -> None:
-        # Not closed: closing is what uploads the rest.
-        with suppress(Exception):
-            self._file.discard()
+        return _InMemory(lambda data: self._filesystem.pipe_file(path, data, **self._options))
 
 
 class PartWriter:
