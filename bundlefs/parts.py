@@ -33,27 +33,33 @@ class PartFiles:
     """
 
     def __init__(self, manifest: BundleManifest, folder: Path, *, check: bool = True) -> None:
+        self.checked = check
         self._entries = manifest.parts
         self._folder = folder
         sizes = [_size(folder / entry.filename) for entry in manifest.parts]
         self._starts = [0, *accumulate(sizes)]
         self.size = self._starts[-1]
+        self._unchecked = {number: threading.Lock() for number in range(len(sizes) if check else 0)}
         if manifest.bundled_size is not None and self.size != manifest.bundled_size:
             raise BundleError(
                 f"the parts in {folder} have {self.size} bytes together and the manifest says"
                 f" {manifest.bundled_size}: {self._suspect(sizes)}"
             )
-        self._unchecked = {number: threading.Lock() for number in range(len(sizes))}
-        if not check:
-            self._unchecked.clear()
 
     def _suspect(self, sizes: list[int]) -> str:
-        """Name the part whose size is not like the others', to say where to look."""
-        usual = max(set(sizes), key=sizes.count)
-        for entry, size in zip(self._entries[:-1], sizes[:-1], strict=True):
-            if size != usual:
-                return f"{entry.filename} has {size} bytes, others have {usual}"
-        return f"the last, {self._entries[-1].filename}, has {sizes[-1]} bytes"
+        """Name the part that has the wrong size, to say where to look.
+
+        No part's own size is known, so it is one whose size is not like the others' and whose
+        digest is not the manifest's.
+        """
+        *whole, _ = sizes
+        usual = max(whole, key=whole.count, default=0)
+        odd = [number for number, size in enumerate(whole) if size != usual or len(whole) == 1]
+        for number in (*odd, len(whole)):
+            entry = self._entries[number]
+            if self._digest(number) != entry.digest:
+                return f"{entry.filename} has {sizes[number]} bytes and is damaged"
+        return "no part stands out by its size"
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -77,14 +83,18 @@ class PartFiles:
                 del self._unchecked[number]
 
     def _require_digest(self, number: int) -> None:
-        entry, found = self._entries[number], hashlib.sha1(usedforsecurity=False)
+        entry, found = self._entries[number], self._digest(number)
+        if found != entry.digest:
+            raise BundleError(
+                f"part {entry.filename} is damaged{self._swapped(found)}: its SHA-1 is"
+                f" {found}, the manifest says {entry.digest}; fetch it anew"
+            )
+
+    def _digest(self, number: int) -> str:
+        found = hashlib.sha1(usedforsecurity=False)
         for piece in self._pieces(number, self.span(number)):
             found.update(piece)
-        if found.hexdigest() != entry.digest:
-            raise BundleError(
-                f"part {entry.filename} is damaged{self._swapped(found.hexdigest())}: its SHA-1 is"
-                f" {found.hexdigest()}, the manifest says {entry.digest}; fetch it anew"
-            )
+        return found.hexdigest()
 
     def _swapped(self, digest: str) -> str:
         for entry in self._entries:

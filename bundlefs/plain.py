@@ -36,6 +36,7 @@ from bundlefs.unseal import Unsealed
 log = logging.getLogger(__name__)
 
 SPACING = 4 << 20
+_READ = 64 << 10
 _CACHE_SIZE = 64 << 20
 _CHECKSUM = 32
 
@@ -118,7 +119,11 @@ class PlainByPoints:
         self._lock = threading.Lock()
         self._kept = kept
         self._file = indexed_gzip.IndexedGzipFile(
-            fileobj=_AsFile(unsealed), spacing=SPACING, readbuf_size=1 << 20
+            # Unless told otherwise it inflates four times the spacing at each read.
+            fileobj=_AsFile(unsealed),
+            spacing=SPACING,
+            buffer_size=SPACING,
+            readbuf_size=_READ,
         )
         self._chunks = _Chunks(SPACING, self._inflate)
         self._known = self._load(kept) if kept is not None else 0
@@ -130,11 +135,22 @@ class PlainByPoints:
     def _inflate(self, number: int) -> bytes:
         with self._lock:
             try:
-                self._file.seek(number * SPACING)
-                data: bytes = self._file.read(SPACING)
-            except (indexed_gzip.ZranError, EOFError, OSError) as error:
-                raise BundleError(f"the gzip stream is damaged: {error}") from error
-            return data
+                return self._piece(number)
+            except BundleError:
+                # Points are made ahead of what is asked for. If that met with damage further on,
+                # the points before it are there now.
+                return self._piece(number)
+
+    def _piece(self, number: int) -> bytes:
+        try:
+            self._file.seek(number * SPACING)
+            data: bytes = self._file.read(SPACING)
+        except OSError as error:  # all of its own errors are, but those of misuse
+            # What a part's reader has to say comes through a read as the cause.
+            if isinstance(error.__cause__, BundleError):
+                raise error.__cause__ from None
+            raise BundleError(f"the gzip stream is damaged: {error}") from error
+        return data
 
     def _points(self) -> int:
         return sum(1 for _ in self._file.seek_points())

@@ -31,9 +31,11 @@ class Unsealed:
         self._parts = parts
         self._secret = secret
         if parts.size % cbc.BLOCK or not parts.size:
+            for number in range(len(parts)):
+                parts.check(number)  # so that the error names the part, where one is to blame
             raise BundleError(
                 f"the parts have {parts.size} bytes together, which is no multiple of 16, so they"
-                " are not whole: the last part is cut short"
+                " are not whole: bytes are missing"
             )
         last = self._decrypted(Span(parts.size - cbc.BLOCK, parts.size))
         try:

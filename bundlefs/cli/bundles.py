@@ -14,6 +14,9 @@ from bundlefs.unbundle import Progress
 from bundlefs.unlock import Keys
 from bundlefs.workers import default_jobs
 
+PIPE = Path("-")
+"""As an output: standard output."""
+
 
 def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the manifest, its parts and the keys."""
@@ -50,9 +53,9 @@ def load_keys(arguments: argparse.Namespace) -> Keys:
 
 
 def parts_folder(arguments: argparse.Namespace) -> Path:
-    """Give the folder of the parts."""
-    folder: Path = arguments.parts or arguments.manifest.absolute().parent
-    return folder
+    """Give the folder of the parts; absolute, since a mount leaves the folder it began in."""
+    folder: Path = arguments.parts or arguments.manifest.parent
+    return folder.absolute()
 
 
 @contextmanager

@@ -5,14 +5,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from bundlefs.cli.bundles import add_key_arguments, load_keys
+from bundlefs.cli.bundles import PIPE, add_key_arguments, load_keys
 from bundlefs.cli.common import Subparsers, read_certs
 from bundlefs.errors import BundleError, UsageError
 from bundlefs.keys import Secret, UserKeys, sign, wrap
 from bundlefs.manifest import Contents, Metadata, WrappedSecrets, parse_mapping, render
 from bundlefs.manifest_reader import BundleManifest, read_manifest
 from bundlefs.regions import Recipient, recipients
-from bundlefs.unbundle import NewFile
+from bundlefs.unbundle import NewFile, Pipe, Sink, SparseFile, file_name, written
 from bundlefs.unlock import unlock
 
 
@@ -41,7 +41,7 @@ def add_parser(commands: Subparsers) -> None:
         metavar="VIRTUAL=DEVICE",
         help="another mapping (repeatable); '' for none",
     )
-    add("-o", "--output", type=Path, metavar="FILE|DIR", help="default: standard output")
+    add("-o", "--output", type=Path, metavar="FILE|DIR", default=PIPE, help="default: '-', stdout")
     add("--force", action="store_true", help="overwrite FILE")
     parser.set_defaults(run=run)
 
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _renamed(filename: str, manifest: BundleManifest) -> str:
-    return manifest.name + filename.removeprefix("image")
+    return file_name(manifest) + filename.removeprefix("image")
 
 
 def _metadata(manifest: BundleManifest, arguments: argparse.Namespace) -> Metadata:
@@ -107,12 +107,18 @@ def _rendered(
 
 def _write(text: bytes, to: Recipient, arguments: argparse.Namespace, *, several: bool) -> None:
     output = arguments.output
-    if output is None and not several:
-        sys.stdout.buffer.write(text)
-        return
-    if output is None or (several and not output.is_dir()):
+    if several and not output.is_dir():
         raise UsageError("several manifests: name a folder for them with -o")
+    if output == PIPE:
+        with written("standard output"):
+            _put(text, Pipe(sys.stdout.fileno()))
+        return
     path = (output / to.filename if output.is_dir() else output).absolute()
-    with NewFile(path, force=arguments.force) as new:
-        new.file.write(text)
+    with written(path), NewFile(path, force=arguments.force) as new:
+        _put(text, SparseFile(new.file, sparse=False))
     print(f"{path}: for {', '.join(to.regions) or 'the standard key'}", file=sys.stderr)
+
+
+def _put(text: bytes, sink: Sink) -> None:
+    sink.write(0, memoryview(text))
+    sink.finish(len(text))

@@ -1,10 +1,12 @@
 """`bundlefs unbundle`: a bundle back to its image."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
 from bundlefs.cli.bundles import (
+    PIPE,
     add_bundle_arguments,
     add_jobs,
     load_keys,
@@ -14,11 +16,9 @@ from bundlefs.cli.bundles import (
 from bundlefs.cli.common import Subparsers, human
 from bundlefs.manifest_reader import read_manifest
 from bundlefs.parts import PartFiles
-from bundlefs.unbundle import NewFile, Pass, Passed, Sink, SparseFile, standard_output
+from bundlefs.unbundle import NewFile, Pass, Passed, Pipe, Sink, SparseFile, file_name, written
 from bundlefs.unlock import unlock
 from bundlefs.workers import Workers
-
-_PIPE = Path("-")
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -50,11 +50,14 @@ def run(arguments: argparse.Namespace) -> int:
         with Workers(arguments.jobs) as workers, progress_bar() as progress:
             return Pass(manifest, parts, secret, workers).run(sink, progress)
 
-    output = arguments.output or Path(f"{manifest.name}.img")
-    if output == _PIPE:
-        into(standard_output())
+    output = arguments.output or Path(f"{file_name(manifest)}.img")
+    if output == PIPE:
+        with written("standard output"):
+            into(Pipe(sys.stdout.fileno()))
         return 0
-    with NewFile(output.absolute(), force=arguments.force) as new:
+    # However it is ended, the temporary file goes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with written(output), NewFile(output.absolute(), force=arguments.force) as new:
         passed = into(SparseFile(new.file, sparse=arguments.sparse))
     print(f"{output}: {human(passed.member.size)}, all digests hold", file=sys.stderr)
     return 0
