@@ -4,7 +4,7 @@
 
 The bare codec is `Codec.compress`, its proof included, over blocks in memory and nothing
 else: no reading, no SHA-1, no AES, no order. Prints a JSON list of
-`{"level", "codec", "bare_seconds", "pipeline_seconds"}`.
+`{"level", "codec", "bare_seconds", "pipeline_seconds", "bundling_seconds"}`.
 """
 
 import json
@@ -12,14 +12,17 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bundlefs.bundle import Bundle, Engine
 from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
+from bundlefs.export import Export, Tap
 from bundlefs.image import Image
 from bundlefs.keys import UserKeys
 from bundlefs.manifest import Metadata
 from bundlefs.recipe import Recipe
 from bundlefs.regions import recipients
+from bundlefs.sinks import DirectorySink
 from bundlefs.state import State
 from bundlefs.store import BlockStore
 from bundlefs.workers import Workers, default_jobs
@@ -47,6 +50,22 @@ def pipeline(image: Path, level: int, keys: UserKeys) -> float:
         return time.perf_counter() - start
 
 
+def bundling(image: Path, level: int, keys: UserKeys) -> float:
+    """Give the seconds of `bundlefs bundle` into a folder, synced parts and manifest included."""
+    metadata = Metadata(account="123456789012")
+    recipe = Recipe("image", metadata, recipients("image", [], []), keys, level)
+    with (
+        TemporaryDirectory() as name,
+        Image.open(image) as source,
+        Workers(default_jobs()) as workers,
+    ):
+        tap = Tap(workers.lane("sink", 8))
+        bundle = Bundle(source, recipe, Engine(workers, tap), State(source.extents()))
+        start = time.perf_counter()
+        Export(bundle, tap, DirectorySink(name), Path(name)).run()
+        return time.perf_counter() - start
+
+
 def main(path: Path, levels: list[int]) -> None:
     """Measure each level in turn."""
     data = path.read_bytes()
@@ -62,6 +81,7 @@ def main(path: Path, levels: list[int]) -> None:
                 "codec": codec_for(level).name,
                 "bare_seconds": bare(blocks, level),
                 "pipeline_seconds": pipeline(path, level, keys),
+                "bundling_seconds": bundling(path, level, keys),
             }
         )
     print(json.dumps(found))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import others
+from back import Back
 from images import MIB, dense, sparse
 from measure import Cost
 from mounts import first_pass, from_memory, mounted, read_all
@@ -72,20 +73,25 @@ def ceiling(bench: Bench, report: Report) -> None:
     """The pipeline against the bare codec on all cores."""
     script = str(Path(__file__).with_name("ceiling.py"))
     asked = [str(level) for level in (1, 2, 3, 6, 9)]
-    ratios: dict[int, list[float]] = {}
+    rows: dict[int, list[dict[str, float]]] = {}
     for _ in range(bench.runs):
         command = [sys.executable, script, str(bench.image), *asked]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
         for row in json.loads(output):
-            ratio = row["bare_seconds"] / row["pipeline_seconds"]
-            ratios.setdefault(row["level"], []).append(ratio)
-    found = {level: statistics.median(list_) for level, list_ in ratios.items()}
+            rows.setdefault(row["level"], []).append(row)
+    found = {level: _ratio(list_, "bare", "pipeline") for level, list_ in rows.items()}
     report.figures(
         "Pipeline speed as part of the bare codec's (with its proof) on all cores",
         {f"level {level}": f"{ratio:.2f}" for level, ratio in found.items()},
     )
     report.bar("pipeline against bare codec, level 6", found[6], at_least=0.85)
     report.bar("pipeline against bare codec, level 1", found[1], at_least=0.70)
+    bundling = _ratio(rows[6], "pipeline", "bundling")
+    report.bar("bundle to a folder against the index pass, level 6", bundling, at_least=0.95)
+
+
+def _ratio(rows: list[dict[str, float]], above: str, below: str) -> float:
+    return statistics.median(row[f"{above}_seconds"] / row[f"{below}_seconds"] for row in rows)
 
 
 def warm(bench: Bench, report: Report) -> None:
@@ -166,6 +172,31 @@ def memory(bench: Bench, report: Report) -> None:
     report.bar("peak memory, the larger image against the smaller", large / small, at_most=1.1)
 
 
+def way_back(bench: Bench, report: Report) -> None:
+    """Unbundle against stock tools; random reads of a bundle that nobody has opened before."""
+    with Back(bench.folder / "back", bench.image, 1 if bench.quick else 4) as back:
+        stock = [back.stock() for _ in range(bench.runs)]
+        ours = [back.unbundle() for _ in range(bench.runs)]
+        first, later = back.opened()
+        title = f"Unbundling {_size(back.image)}"
+    found = {
+        "cat, openssl, gunzip, tar": Cost.median(stock),
+        "bundlefs unbundle": Cost.median(ours),
+    }
+    report.costs(title, found, "cat, openssl, gunzip, tar")
+    once, here = (cost.wall for cost in found.values())
+    report.figures(
+        "Opening it as a disk",
+        {
+            "first 4 KiB, at the end": f"{first:.2f} s",
+            "later, median of 200 at random": f"{later * 1000:.1f} ms",
+        },
+    )
+    report.bar("unbundle against stock tools, times faster", once / here, at_least=2)
+    report.bar("open: first read at the end against one stock pass", first / once, at_most=1)
+    report.bar("open: later random 4 KiB reads, median ms", later * 1000, at_most=50)
+
+
 def _size(path: Path) -> str:
     size = path.stat().st_size
     return f"{size / (1 << 30):g} GiB" if size >= 1 << 30 else f"{size / MIB:g} MiB"
@@ -178,4 +209,5 @@ SCENARIOS: dict[str, Callable[[Bench, Report], None]] = {
     "end-to-end": end_to_end,
     "growth": growth,
     "memory": memory,
+    "way-back": way_back,
 }

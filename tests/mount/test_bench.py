@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.support.tools import clean_env
 
 BENCHMARKS = Path(__file__).parents[2] / "contrib" / "benchmarks"
-SCENARIO_BARS = 11
+SCENARIO_BARS = 15
 
 
 def test_the_benchmark_runs_in_small(tmp_path: Path) -> None:
