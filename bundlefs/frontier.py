@@ -4,8 +4,8 @@ It moves forward only, block by block, as far as the farthest target that anyone
 has asked for; blocks are made in parallel ahead of it. It leaves behind the
 index: boundaries, part digests, and at the end the totals.
 
-Concurrency: one lane seals and alone writes to the index; one digests the plain
-bytes beside it. `_lock` guards who waits.
+Concurrency: one lane takes the tar stream in and digests it, in order; the pool
+deflates; one lane seals and alone writes to the index. `_lock` guards who waits.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ from functools import partial
 from typing import Protocol
 
 from bundlefs.codec import cbc
-from bundlefs.codec.deflate import crc32_join, gzip_trailer
+from bundlefs.codec.deflate import crc32, crc32_join, gzip_trailer
 from bundlefs.errors import BundlefsError, ClosedError, InconsistentError
 from bundlefs.index import PART_SIZE, Totals
 from bundlefs.spans import Span, split
-from bundlefs.stream import MadeBlock, Plan, joined
+from bundlefs.stream import MadeBlock, Maker, Plan, joined, require_same
 from bundlefs.workers import Lane, Workers
 
 log = logging.getLogger(__name__)
@@ -44,24 +44,45 @@ class Stream(Protocol):
         """Give sealed bytes that lie behind the frontier."""
 
 
+class Intake:
+    """Reads the tar stream in order, on a lane, and digests each block while it is in the cache."""
+
+    def __init__(self, maker: Maker, lane: Lane) -> None:
+        self._maker = maker
+        self._lane = lane
+        self._sha1 = hashlib.sha1(usedforsecurity=False)
+
+    def read(self, block: int) -> Future[bytes]:
+        """Read the next block."""
+        return self._lane.submit(partial(self._read, block))
+
+    def _read(self, block: int) -> bytes:
+        plain = self._maker.read(block)
+        self._sha1.update(plain)
+        return plain
+
+    def digest(self) -> str:
+        """Give the SHA-1 of all that was read."""
+        return self._sha1.hexdigest()
+
+
 class Sealer:
     """Encrypts the blocks in order and writes the index. Used from the sealing lane alone."""
 
-    def __init__(self, plan: Plan, digesting: Lane, stream: Stream) -> None:
+    def __init__(self, plan: Plan, intake: Intake, stream: Stream) -> None:
         self._plan = plan
         self._key = plan.secret.key
         self._index = plan.index
         self._last = plan.maker.blocks - 1
-        self._digesting = digesting
-        self._plain = hashlib.sha1(usedforsecurity=False)
+        self._intake = intake
         self._stream = stream
         self._part = hashlib.sha1(usedforsecurity=False)
         self._crc = 0
 
-    def resume(self, plain: Iterator[bytes]) -> None:
-        """Digest again what is sealed already: `plain`, and the part that is not full."""
-        for block, data in enumerate(plain):
-            self._add(data, self._index.crc(block))
+    def resume(self, sizes: Iterator[int]) -> None:
+        """Take up what is sealed already: sizes of its blocks, and the part that is not full."""
+        for block, size in enumerate(sizes):
+            self._crc = crc32_join(self._crc, self._index.crc(block), size)
         position = self._index.position
         start = position // PART_SIZE * PART_SIZE
         if start < position:
@@ -70,7 +91,7 @@ class Sealer:
     def seal(self, made: MadeBlock) -> None:
         """Encrypt the next block, have it kept, then publish it in the index."""
         block = self._index.blocks
-        self._add(made.plain, made.crc)
+        self._crc = crc32_join(self._crc, made.crc, made.size)
         sealed, after = cbc.advance(self._key, self._index.state(block), made.deflated)
         if block == self._last:
             self._seal_last(sealed, after, made)
@@ -78,10 +99,6 @@ class Sealer:
         self._digest_parts(sealed)
         self._stream.keep(block, sealed)
         self._index.append(len(made.deflated), after, made.crc)
-
-    def _add(self, plain: bytes, crc: int) -> None:
-        self._digesting.do(partial(self._plain.update, plain))
-        self._crc = crc32_join(self._crc, crc, len(plain))
 
     def _seal_last(self, head: memoryview, after: cbc.CbcState, made: MadeBlock) -> None:
         tail = cbc.finish(self._key, after, gzip_trailer(self._crc, self._plan.maker.size))
@@ -95,8 +112,7 @@ class Sealer:
         if end % PART_SIZE:
             self._index.part_digests.append(self._part.hexdigest())
         self._stream.keep(self._last, sealed)
-        self._digesting.finish()
-        totals = Totals(self._crc, self._plain.hexdigest(), end)
+        totals = Totals(self._crc, self._intake.digest(), end)
         self._index.append_last(len(made.deflated), after, made.crc, totals)
 
     def _digest_parts(self, sealed: memoryview) -> None:
@@ -119,14 +135,21 @@ class Frontier:
         self._index = plan.index
         self._progress = progress
         ahead = 2 * workers.jobs + 2
-        # SHA-1 of the plain bytes runs beside the sealing.
-        self._sealer = Sealer(plan, workers.lane("digest", ahead), stream)
+        intake = Intake(plan.maker, workers.lane("intake", ahead))
+        self._sealer = Sealer(plan, intake, stream)
         self._lane = workers.lane("seal", sys.maxsize)
-        sealed = range(plan.index.blocks if plan.index.totals is None else 0)
-        again = (partial(plan.maker.read_again, block, plan.index.crc(block)) for block in sealed)
+        sealed = 0 if plan.index.totals else plan.index.blocks
+        # The state of a SHA-1 cannot be kept, so a resumed pass digests what came before.
+        again = (
+            partial(_checked, block, plan.index.crc(block), intake.read(block))
+            for block in range(sealed)
+        )
         self._resumed = False
         self._sealed_before = workers.in_order(again, ahead)
-        first = (partial(plan.maker.make, n) for n in range(plan.index.blocks, plan.maker.blocks))
+        first = (
+            partial(_deflated, plan.maker, intake.read(block))
+            for block in range(plan.index.blocks, plan.maker.blocks)
+        )
         self._made = workers.in_order(first, ahead)
         self._lock = threading.Lock()
         self._order = itertools.count()
@@ -172,7 +195,6 @@ class Frontier:
 
     def _run(self) -> None:
         try:
-            # The state of a SHA-1 cannot be kept, so a resumed pass digests what came before.
             if not self._resumed:
                 self._sealer.resume(self._sealed_before)
                 self._resumed = True
@@ -212,6 +234,17 @@ class Frontier:
             waiting, self._waiting = self._waiting, []
         for _, _, future in waiting:
             future.set_exception(error)
+
+
+def _checked(block: int, crc: int, plain: Future[bytes]) -> int:
+    """Give the size of a block that was sealed before, if it is still the same."""
+    data = plain.result()
+    require_same(block, crc, crc32(data))
+    return len(data)
+
+
+def _deflated(maker: Maker, plain: Future[bytes]) -> MadeBlock:
+    return maker.deflate(plain.result())
 
 
 def _log_failure(error: BaseException) -> None:

@@ -44,9 +44,9 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MadeBlock:
-    """A block of the tar stream, its CRC-32 and its deflated form."""
+    """A block of the tar stream: its length, its CRC-32 and its deflated form."""
 
-    plain: bytes
+    size: int
     crc: int
     deflated: bytes
 
@@ -62,23 +62,17 @@ class Maker:
         self._lock = threading.Lock()
         self.made = 0
 
-    def make(self, block: int) -> MadeBlock:
-        """Give the block `block`, from 0."""
-        plain = self._read(block)
-        made = MadeBlock(plain, crc32(plain), self._codec.compress(plain))
+    def read(self, block: int) -> bytes:
+        """Give the plain bytes of a block, from 0."""
+        start = block * BLOCK_SIZE
+        return self._source.read(Span(start, min(start + BLOCK_SIZE, self.size)))
+
+    def deflate(self, plain: bytes) -> MadeBlock:
+        """Deflate the plain bytes of a block."""
+        made = MadeBlock(len(plain), crc32(plain), self._codec.compress(plain))
         with self._lock:
             self.made += 1
         return made
-
-    def read_again(self, block: int, crc: int) -> bytes:
-        """Give the plain bytes of a block, which must have this CRC-32."""
-        plain = self._read(block)
-        require_same(block, crc, crc32(plain))
-        return plain
-
-    def _read(self, block: int) -> bytes:
-        start = block * BLOCK_SIZE
-        return self._source.read(Span(start, min(start + BLOCK_SIZE, self.size)))
 
 
 def require_same(block: int, before: int, now: int) -> None:
@@ -182,7 +176,7 @@ class SealedStream:
                 del self._making[block]
 
     def _remake(self, block: int) -> memoryview:
-        made = self._maker.make(block)
+        made = self._maker.deflate(self._maker.read(block))
         require_same(block, self._index.crc(block), made.crc)
         after = self._index.state(block + 1)
         sealed, found = cbc.advance(self._key, self._index.state(block), made.deflated)

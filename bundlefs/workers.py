@@ -35,6 +35,10 @@ class Lane:
         while self._behind and (self._behind[0].done() or len(self._behind) > self._depth):
             self._behind.popleft().result()
 
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Have `call` done after all before it, however many they are."""
+        return self._executor.submit(call)
+
     def finish(self) -> None:
         """Wait until all is done; raise the first error."""
         while self._behind:

@@ -59,8 +59,8 @@ class Back:
     def unbundle(self) -> Cost:
         """Undo it with bundlefs, into a file."""
         script = (
-            f"{sys.executable} -m bundlefs unbundle 2>/dev/null --force --user-key key.pem -o ours.raw"
-            " bundle/image.manifest.xml"
+            f"{sys.executable} -m bundlefs unbundle --force --user-key key.pem 2>/dev/null"
+            " -o ours.raw bundle/image.manifest.xml"
         )
         return shell(script, self._folder)
 
