@@ -14,6 +14,7 @@ import os
 import stat
 import threading
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
@@ -49,12 +50,12 @@ class PartFiles:
     def _suspect(self, sizes: list[int]) -> str:
         """Name the part that has the wrong size, to say where to look.
 
-        No part's own size is known, so it is one whose size is not like the others' and whose
-        digest is not the manifest's.
+        No part's own size is known, so it is one whose size is not that of most others, or the
+        last, and whose digest is not the manifest's.
         """
         *whole, _ = sizes
-        usual = max(whole, key=whole.count, default=0)
-        odd = [number for number, size in enumerate(whole) if size != usual or len(whole) == 1]
+        shared = Counter(whole)
+        odd = [at for at, size in enumerate(whole) if 2 * shared[size] <= len(whole) + 1]
         for number in (*odd, len(whole)):
             entry = self._entries[number]
             if self._digest(number) != entry.digest:
