@@ -1,0 +1,55 @@
+"""What a file is, by its first bytes."""
+
+from enum import Enum
+
+HEAD_SIZE = 512
+"""Bytes that all signatures lie within."""
+
+_TAR = (257, b"ustar")
+
+
+class Form(Enum):
+    """A form that an image can have; the value is what a person calls it."""
+
+    RAW = "raw"
+    GZIP = "gzip"
+    BZIP2 = "bzip2"
+    XZ = "xz"
+    ZSTD = "zstd"
+    QCOW2 = "qcow2"
+    VMDK = "vmdk"
+    VMDK_TEXT = "vmdk descriptor"
+    VDI = "vdi"
+
+
+# Where the signature lies and what it is. Those of gzip and bzip2 are short, so the byte behind
+# them that can have one value alone counts as well. bzip2's own begins a block, or the end of an
+# empty file. [RFC 1952 2.3.1; bzip2's decompress.c; xz-file-format 2.1.1.1; RFC 8878 3.1.1;
+# qemu's docs/interop/qcow2.txt; block/vmdk.c; block/vdi.c]
+_SIGNATURES = (
+    (Form.GZIP, 0, b"\x1f\x8b\x08"),
+    *((Form.BZIP2, 0, b"BZh%d1AY&SY" % level) for level in range(1, 10)),
+    *((Form.BZIP2, 0, b"BZh%d\x17\x72\x45\x38\x50\x90" % level) for level in range(1, 10)),
+    (Form.XZ, 0, b"\xfd7zXZ\x00"),
+    (Form.ZSTD, 0, b"\x28\xb5\x2f\xfd"),
+    # A frame to be skipped, with which pzstd's files begin.
+    *((Form.ZSTD, 0, b"%c\x2a\x4d\x18" % first) for first in range(0x50, 0x60)),
+    (Form.QCOW2, 0, b"QFI\xfb"),
+    (Form.VMDK, 0, b"KDMV"),
+    (Form.VMDK_TEXT, 0, b"# Disk DescriptorFile"),
+    (Form.VDI, 0x40, b"\x7f\x10\xda\xbe"),
+)
+
+
+def of(head: bytes) -> Form:
+    """Tell the form of what begins with `head`, the first `HEAD_SIZE` bytes or all there are."""
+    for form, offset, signature in _SIGNATURES:
+        if head.startswith(signature, offset):
+            return form
+    return Form.RAW
+
+
+def is_tar(head: bytes) -> bool:
+    """Tell whether a tar archive begins so."""
+    offset, signature = _TAR
+    return head.startswith(signature, offset)

@@ -1,0 +1,177 @@
+"""Images that are not raw under real mounts: stock tools find the raw image in the bundle."""
+
+import errno
+import filecmp
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import KeyPair
+from tests.mount.commands import attempt, eventually, foreground, refusal
+from tests.support import oracles, sources
+from tests.support.mounts import Mount, detach, is_alive, mounted
+from tests.support.sources import Originals
+
+OPTIONS = ("--level", "1")
+FORMS = [
+    "gzip",
+    "gzip-members",
+    "pigz",
+    "bzip2",
+    "xz-blocks",
+    "zstd",
+    "qcow2",
+    "vmdk-stream",
+    "vdi",
+]
+CHANGED = ["gzip", "xz-blocks", "qcow2"]
+
+
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
+    return Originals(tmp_path_factory.mktemp("originals"))
+
+
+@pytest.fixture
+def make(originals: Originals, tmp_path: Path) -> Callable[[str], Path]:
+    return lambda form: originals.copy(form, tmp_path / "image")
+
+
+@pytest.fixture
+def raw(originals: Originals) -> Path:
+    return originals.raw
+
+
+def children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in listed]
+
+
+def assert_holds(mount: Mount, raw: Path, keys: KeyPair) -> None:
+    secrets = oracles.secrets(mount.manifest(), keys.private)
+    oracles.compare_streaming(mount.parts(), secrets, raw)
+    assert oracles.element(mount.manifest(), "size") == str(sources.SIZE)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_stock_tools_find_the_raw_image(
+    form: str, make: Callable[[str], Path], raw: Path, user_keys: KeyPair, tmp_path: Path
+) -> None:
+    """And a remount gives the same bytes again."""
+    image = make(form)
+    options = (*OPTIONS, "--user-key", user_keys.private)
+    first, second = tmp_path / "first", tmp_path / "second"
+    with mounted(image, tmp_path / "mnt", *options) as mount:
+        assert_holds(mount, raw, user_keys)
+        assert mount.status()["image_size"] == sources.SIZE
+        shutil.copytree(mount.path, first)
+        left = children(mount.pid)
+    assert not any(map(is_alive, left))
+    with mounted(image, tmp_path / "mnt", *options) as mount:
+        shutil.copytree(mount.path, second)
+        # All is known by the state, so this is made again, block by block.
+        assert_holds(mount, raw, user_keys)
+    names = sorted(path.name for path in first.glob("image.*"))
+    assert len(names) >= 2
+    assert filecmp.cmpfiles(first, second, names, shallow=False)[0] == names
+
+
+@pytest.mark.parametrize("form", CHANGED)
+def test_changed_under_the_mount(form: str, make: Callable[[str], Path], tmp_path: Path) -> None:
+    image = make(form)
+    with mounted(image, tmp_path / "mnt", *OPTIONS, "--log-file", tmp_path / "log") as mount:
+        sources.flip(image, image.stat().st_size // 2)
+        with pytest.raises(OSError, match="Stale file handle") as caught:
+            (mount.path / "image.part.00").read_bytes()
+        assert caught.value.errno == errno.ESTALE
+        assert mount.status()["phase"] == "failed"
+        assert f"image {image} was changed while in use" in mount.status()["error"]
+
+
+@pytest.mark.parametrize("form", ["gzip", "bzip2", "xz", "zstd", "qcow2", "vmdk", "vdi"])
+def test_a_damaged_file_is_one_line(
+    form: str, make: Callable[[str], Path], mountpoint: Path
+) -> None:
+    image = make(form)
+    os.truncate(image, image.stat().st_size * 2 // 3)
+    line = refusal("mount", image, mountpoint, code=1)
+    assert str(image) in line
+    assert "cut short" in line
+
+
+def test_raw_if_told(make: Callable[[str], Path], user_keys: KeyPair, tmp_path: Path) -> None:
+    image = make("xz")
+    options = (*OPTIONS, "--user-key", user_keys.private, "--source", "raw")
+    with mounted(image, tmp_path / "mnt", *options) as mount:
+        secrets = oracles.secrets(mount.manifest(), user_keys.private)
+        oracles.compare_streaming(mount.parts(), secrets, image)
+
+
+def test_without_a_state_nothing_of_the_image_is_kept(
+    make: Callable[[str], Path], tmp_path: Path
+) -> None:
+    image, home = make("gzip"), tmp_path / "state-home"
+    for options in (("--state", "none"), ("--state", tmp_path / "kept" / "state"), ()):
+        with mounted(image, tmp_path / "mnt", *OPTIONS, *options) as mount:
+            assert mount.parts()
+        if options and options[1] == "none":
+            assert not home.exists()
+    beside = sorted(path.name for path in (tmp_path / "kept").glob("state*"))
+    assert beside == ["state", "state.lock", "state.points"]
+    assert len(list(home.rglob("*.points"))) == 1
+
+
+@contextmanager
+def killed(image: Path, mountpoint: Path) -> Iterator[int]:
+    """Mount, kill the mount's process, and give its child's id."""
+    with foreground(*OPTIONS, image, mountpoint) as process:
+        [server] = children(process.pid)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        detach(mountpoint)
+        yield server
+
+
+def test_the_server_ends_with_a_mount_that_is_killed(
+    make: Callable[[str], Path], mountpoint: Path
+) -> None:
+    with killed(make("qcow2"), mountpoint) as server:
+        assert eventually(lambda: not is_alive(server))
+
+
+def test_the_server_dies_under_a_mount(make: Callable[[str], Path], tmp_path: Path) -> None:
+    """Its end is the disk's end: an error for good, and the mount ends as any other."""
+    image = make("qcow2")
+    with mounted(image, tmp_path / "mnt", *OPTIONS, "--log-file", tmp_path / "log") as mount:
+        [server] = children(mount.pid)
+        os.kill(server, signal.SIGKILL)
+        with pytest.raises(OSError, match=r"Input/output error|Broken pipe"):
+            (mount.path / "image.part.00").read_bytes()
+        assert mount.status()["phase"] == "failed"
+
+
+def test_bundle_takes_them_too(
+    make: Callable[[str], Path], raw: Path, user_keys: KeyPair, tmp_path: Path
+) -> None:
+    image, folder = make("zstd"), tmp_path / "bundle"
+    done = attempt("bundle", "--user-key", user_keys.private, *OPTIONS, image, folder)
+    assert done.code == 0, done
+    manifest = folder / "image.manifest.xml"
+    secrets = oracles.secrets(manifest, user_keys.private)
+    oracles.compare_streaming(sorted(folder.glob("*.part.*")), secrets, raw)
+
+
+def test_nothing_is_unpacked_for_a_mount_that_cannot_be(
+    make: Callable[[str], Path], tmp_path: Path
+) -> None:
+    image = make("bzip2")
+    start = time.monotonic()
+    line = refusal("mount", image, tmp_path / "missing", code=1)
+    assert "missing" in line
+    assert time.monotonic() - start < 60

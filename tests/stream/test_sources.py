@@ -1,0 +1,604 @@
+"""Images in every form that real tools write: the same bytes as the raw one, or one clear error."""
+
+import errno
+import logging
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from bundlefs.errors import ImageChangedError, ImageError, InconsistentError
+from bundlefs.image import Image, Source
+from bundlefs.sources import gzipped, open_source
+from bundlefs.spans import Span
+from tests.support import images, sources
+from tests.support.sources import SIZE, Originals
+from tests.support.tools import run, tool
+
+MIB = images.MIB
+
+every_form = pytest.mark.parametrize("form", sources.ALL)
+ONE_OF_EACH = ["gzip", "bzip2", "xz", "zstd", "qcow2", "vmdk", "vmdk-stream", "vdi"]
+one_of_each = pytest.mark.parametrize("form", ONE_OF_EACH)
+COMPRESSED = ["gzip", "bzip2", "xz", "zstd"]
+
+
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
+    return Originals(tmp_path_factory.mktemp("originals"))
+
+
+@pytest.fixture
+def raw(originals: Originals) -> Path:
+    return originals.raw
+
+
+@pytest.fixture(scope="session")
+def content(originals: Originals) -> bytes:
+    return originals.raw.read_bytes()
+
+
+@pytest.fixture
+def make(originals: Originals, tmp_path: Path) -> Callable[[str], Path]:
+    return lambda form: originals.copy(form, tmp_path / "image")
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    return folder
+
+
+def whole(source: Source) -> bytes:
+    return b"".join(
+        source.read(offset, min(MIB, source.size - offset)) for offset in range(0, source.size, MIB)
+    )
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def children() -> list[str]:
+    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [Path(f"/proc/{pid}/comm").read_text().strip() for pid in listed]
+
+
+# --- the same bytes ---
+
+
+@every_form
+def test_reads_as_the_raw_image(
+    form: str, make: Callable[[str], Path], content: bytes, spool: Path
+) -> None:
+    path = make(form)
+    before = descriptors()
+    with closing(open_source(path, spool_dir=spool)) as source:
+        assert source.size == SIZE
+        assert source.path == path
+        assert whole(source) == content
+        assert source.bytes_read == SIZE
+        for offset, length in [(0, 0), (0, 1), (SIZE - 1, 1), (SIZE, 0), (2 * MIB, 5 * MIB + 1)]:
+            assert source.read(offset, length) == content[offset : offset + length]
+        assert not list(spool.iterdir())
+    source.close()
+    assert descriptors() == before
+    assert children() == []
+
+
+@every_form
+def test_extents_leave_out_nothing_but_zeros(
+    form: str, make: Callable[[str], Path], content: bytes
+) -> None:
+    with closing(open_source(make(form))) as source:
+        found = source.extents()
+    edges = [edge for span in found for edge in (span.start, span.stop)]
+    assert edges == sorted(set(edges))
+    rebuilt = bytearray(SIZE)
+    for span in found:
+        rebuilt[span.start : span.stop] = content[span.start : span.stop]
+    assert rebuilt == content
+    if form.startswith(("gzip", "pigz")):
+        assert found == (Span(0, SIZE),)
+    else:
+        assert sum(span.length for span in found) < 8 * MIB, "holes are found"
+
+
+@one_of_each
+def test_many_threads_read_at_random(
+    form: str, make: Callable[[str], Path], content: bytes
+) -> None:
+    random = Random(form)  # noqa: S311  # which offsets are read keeps no secret
+    offsets = [random.randrange(SIZE) for _ in range(200)]
+
+    def agrees(offset: int) -> bool:
+        length = min(100_000, SIZE - offset)
+        return source.read(offset, length) == content[offset : offset + length]
+
+    with closing(open_source(make(form))) as source, ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(agrees, offsets))
+
+
+@one_of_each
+def test_the_identity_is_the_files_and_the_size_the_images(
+    form: str, make: Callable[[str], Path]
+) -> None:
+    path = make(form)
+    with closing(open_source(path)) as source, Image.open(path) as file:
+        assert source.identity.size == SIZE != file.size
+        assert source.identity.inode == file.identity.inode
+        assert source.identity.mtime_ns == file.identity.mtime_ns
+        assert source.identity.ctime_ns == file.identity.ctime_ns
+
+
+def test_raw_stays_raw(raw: Path, content: bytes) -> None:
+    with closing(open_source(raw)) as source:
+        assert isinstance(source, Image)
+        assert whole(source) == content
+
+
+@one_of_each
+def test_taken_as_raw_if_told(form: str, make: Callable[[str], Path]) -> None:
+    path = make(form)
+    with closing(open_source(path, raw=True)) as source:
+        assert isinstance(source, Image)
+        assert source.size == path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    "head", [b"\x1f\x8b\x07", b"BZh9 boot", b"\xfd7zXY\0", b"(\xb5/\xfe", b"QFI\xfa", b"K"]
+)
+def test_what_only_looks_alike_is_raw(head: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(head)
+    with closing(open_source(path)) as source:
+        assert isinstance(source, Image)
+
+
+def test_a_block_device_is_raw(make: Callable[[str], Path]) -> None:
+    path = make("gzip")
+    os.truncate(path, -(-path.stat().st_size // 512) * 512)
+    device = run(["losetup", "--find", "--show", path]).decode().strip()
+    try:
+        with closing(open_source(device)) as source:
+            assert isinstance(source, Image)
+    finally:
+        run(["losetup", "--detach", device])
+
+
+# --- what is refused ---
+
+
+def refused(path: Path, spool_dir: Path | None = None) -> str:
+    before = descriptors()
+    with pytest.raises(ImageError) as caught:
+        open_source(path, spool_dir=spool_dir)
+    assert descriptors() == before
+    assert children() == []
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@one_of_each
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_cut_short(form: str, share: float, make: Callable[[str], Path]) -> None:
+    path = make(form)
+    os.truncate(path, int(path.stat().st_size * share))
+    message = refused(path)
+    assert re.search("cut short|damaged", message)
+
+
+@pytest.mark.parametrize("form", COMPRESSED)
+def test_cut_short_by_a_byte_or_after_the_signature(form: str, make: Callable[[str], Path]) -> None:
+    path = make(form)
+    os.truncate(path, path.stat().st_size - 1)
+    assert "it is cut short" in refused(path)
+    os.truncate(path, 11)
+    assert "it is cut short" in refused(path)
+
+
+@pytest.mark.parametrize("form", COMPRESSED)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
+def test_a_bit_is_wrong(form: str, share: float, make: Callable[[str], Path]) -> None:
+    path = make(form)
+    sources.flip(path, int(path.stat().st_size * share))
+    assert f"({form}): it is damaged" in refused(path)
+
+
+@pytest.mark.parametrize("form", COMPRESSED)
+@pytest.mark.parametrize("garbage", [b"x", b"\0\0\0x", b"garbage" * 1000])
+def test_something_else_behind_it(form: str, garbage: bytes, make: Callable[[str], Path]) -> None:
+    path = make(form)
+    with path.open("ab") as stream:
+        stream.write(garbage)
+    assert re.search(rf"\({form}\): (it is |3 zero bytes)", refused(path))
+
+
+def test_padding_that_xz_does_not_allow(make: Callable[[str], Path]) -> None:
+    path = make("xz")
+    with path.open("ab") as stream:
+        stream.write(bytes(3))
+    assert "3 zero bytes are between or behind its streams" in refused(path)
+
+
+@pytest.mark.parametrize("form", COMPRESSED)
+def test_empty_inside(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(run([form, "-c"], data=b""))
+    assert f"the {form} file is empty inside (0 bytes)" in refused(path)
+
+
+@pytest.mark.parametrize("form", COMPRESSED)
+def test_what_is_inside_is_no_raw_image(form: str, raw: Path, tmp_path: Path) -> None:
+    inner, path = tmp_path / "inner", tmp_path / "image"
+    run(["qemu-img", "convert", "-O", "qcow2", raw, inner])
+    path.write_bytes(run([form, "-1", "-c", inner]))
+    assert f"inside the {form} file is qcow2, not a raw image" in refused(path)
+    run(["tar", "-cf", inner, "-C", raw.parent, raw.name])
+    path.write_bytes(run([form, "-1", "-c", inner]))
+    assert f"inside the {form} file is a tar archive, not a raw image" in refused(path)
+
+
+def test_a_window_larger_than_is_usual(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    # Of an input whose size it knows zstd makes no larger window.
+    with subprocess.Popen([tool("cat"), "/dev/zero"], stdout=subprocess.PIPE) as zeros:
+        head = subprocess.Popen(
+            [tool("head"), "-c", "1000000"], stdin=zeros.stdout, stdout=subprocess.PIPE
+        )
+        assert zeros.stdout is not None
+        zeros.stdout.close()
+        with head, path.open("wb") as file:
+            subprocess.run(
+                [tool("zstd"), "-q", "-1", "--long=28"], stdin=head.stdout, stdout=file, check=True
+            )
+    assert "requires too much memory" in refused(path)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    assert "no image" in refused(tmp_path / "missing")
+    (tmp_path / "empty").touch()
+    assert "is empty" in refused(tmp_path / "empty")
+    assert "is a directory" in refused(tmp_path)
+
+
+# --- a file that changes ---
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as stream:
+        stream.write(b"\0")
+
+
+def spoil(path: Path) -> None:
+    sources.flip(path, path.stat().st_size // 2)
+
+
+@one_of_each
+@pytest.mark.parametrize("change", [append, spoil])
+def test_changed_while_open(
+    form: str, change: Callable[[Path], None], make: Callable[[str], Path]
+) -> None:
+    path = make(form)
+    with closing(open_source(path)) as source:
+        source.read(0, 100)
+        change(path)
+        for offset in (0, 5 * MIB, SIZE - 1):
+            with pytest.raises(ImageChangedError, match="was changed while in use"):
+                source.read(offset, 1)
+        with pytest.raises(ImageChangedError):
+            source.extents()
+
+
+# --- gzip: size and points are kept ---
+
+
+def passes(caplog: pytest.LogCaptureFixture) -> int:
+    return sum("finding its size" in record.message for record in caplog.records)
+
+
+def test_a_second_time_needs_no_pass(
+    make: Callable[[str], Path], content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path, kept = make("gzip-members"), tmp_path / "state" / "points"
+    with closing(open_source(path, kept=kept)) as source:
+        assert whole(source) == content
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert passes(caplog) == 1
+    saved = kept.read_bytes()
+    with closing(open_source(path, kept=kept)) as source:
+        assert source.size == SIZE
+        assert source.read(SIZE - 512, 512) == content[-512:]
+        assert whole(source) == content
+    assert passes(caplog) == 1
+    assert kept.read_bytes() == saved
+
+
+def test_the_size_alone_is_kept_if_nothing_was_read(
+    make: Callable[[str], Path], content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path, kept = make("gzip"), tmp_path / "points"
+    for _ in range(2):
+        with closing(open_source(path, kept=kept)) as source:
+            assert source.size == SIZE
+    with closing(open_source(path, kept=kept)) as source:
+        assert whole(source) == content
+    assert passes(caplog) == 1
+
+
+def test_what_was_kept_of_another_file_is_not_used(
+    make: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path, kept = make("gzip"), tmp_path / "points"
+    with closing(open_source(path, kept=kept)) as source:
+        whole(source)
+    other = b"".join(images.noise(5 * MIB, "other"))
+    path.write_bytes(run(["gzip", "-1"], data=other))
+    for _ in range(2):
+        with closing(open_source(path, kept=kept)) as source:
+            assert whole(source) == other
+    assert passes(caplog) == 2
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda path: sources.flip(path, 50), append, lambda path: os.truncate(path, 7)]
+)
+def test_what_was_kept_is_damaged(
+    damage: Callable[[Path], None],
+    make: Callable[[str], Path],
+    content: bytes,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path, kept = make("gzip"), tmp_path / "points"
+    for _ in range(2):
+        with closing(open_source(path, kept=kept)) as source:
+            assert whole(source) == content
+        damage(kept)
+    warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warnings == [f"access points are made anew: the checksum of {kept} does not fit"]
+
+
+def test_points_lie_further_apart_in_a_large_image(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[str], Path], content: bytes, tmp_path: Path
+) -> None:
+    path, kept = make("gzip"), tmp_path / "points"
+    with closing(open_source(path, kept=kept)) as source:
+        whole(source)
+    dense = kept.stat().st_size
+    kept.unlink()
+    monkeypatch.setattr(gzipped, "_MOST_POINTS", 1)
+    with closing(open_source(path, kept=kept)) as source:
+        assert whole(source) == content
+        assert source.read(SIZE - 100, 100) == content[-100:]
+    assert kept.stat().st_size < dense - (32 << 10)
+
+
+def test_a_gzip_file_on_a_disk_that_fails(
+    make: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(open_source(make("gzip"))) as source:
+
+        def fails(*_: object) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(Image, "read", fails)
+        with pytest.raises(OSError, match="Input/output error") as caught:
+            source.read(5 * MIB, 1)
+        assert caught.value.errno == errno.EIO
+
+
+def test_a_gzip_file_that_does_not_unpack_as_before(
+    make: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Its times say that nothing changed: bits that rot. What comes out must not be used."""
+    path, kept = make("gzip"), tmp_path / "points"
+    with closing(open_source(path, kept=kept)):
+        pass
+    with closing(open_source(path, kept=kept)) as source:
+        descriptor = os.open(path, os.O_RDONLY)
+        bad = path.read_bytes()[:-2000] + bytes(2000)
+        original = Image.read
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Image, "read", lambda _, start, length: bad[start : start + length])
+                with pytest.raises(InconsistentError, match="cannot be unpacked again"):
+                    source.read(SIZE - 100, 100)
+            assert Image.read is original
+        finally:
+            os.close(descriptor)
+
+
+# --- the spool ---
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder])
+    try:
+        yield folder
+    finally:
+        run(["umount", folder])
+
+
+@pytest.mark.parametrize("form", ["bzip2", "xz", "zstd"])
+def test_the_spool_is_full(form: str, make: Callable[[str], Path], spool: Path) -> None:
+    path = make(form)
+    with small_disk(spool, 3 * MIB) as folder:
+        message = refused(path, spool_dir=folder)
+        assert re.search(r"No space left on device after \d+ bytes; set TMPDIR", message)
+        assert os.statvfs(folder).f_bfree * 4096 == 3 * MIB, "the space is given back"
+
+
+def test_no_spool_folder(make: Callable[[str], Path], tmp_path: Path) -> None:
+    message = refused(make("zstd"), spool_dir=tmp_path / "missing")
+    assert f"into {tmp_path / 'missing'}: No such file or directory" in message
+
+
+def test_tmpdir_names_the_spool(
+    make: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "elsewhere"))
+    assert f"into {tmp_path / 'elsewhere'}: No such file or directory; set TMPDIR" in refused(
+        make("xz")
+    )
+
+
+def test_the_log_says_what_is_unpacked(
+    make: Callable[[str], Path], spool: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = make("xz")
+    open_source(path, spool_dir=spool).close()
+    first, second = (record.message for record in caplog.records)
+    size = path.stat().st_size
+    assert first == (
+        f"{path} (xz, {size} bytes) can only be read from its start: unpacking it into a nameless"
+        f" file in {spool}"
+    )
+    found = re.fullmatch(rf".*: {SIZE} bytes, (\d+) of them written, the rest is zeros", second)
+    assert found is not None
+    assert 5 * MIB < int(found[1]) < 6 * MIB
+
+
+# --- memory ---
+
+BOMB = 512 << 20
+PEAK = """
+import sys
+from contextlib import closing
+from pathlib import Path
+from bundlefs.sources import open_source
+with closing(open_source(sys.argv[1])) as source:
+    assert source.size == int(sys.argv[2]), source.size
+    assert not any(source.read(source.size - 4096, 4096))
+peak = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(*peak)
+"""
+
+
+@pytest.mark.parametrize("form", ["gzip", "bzip2", "zstd"])
+def test_a_bomb_takes_no_memory(form: str, tmp_path: Path) -> None:
+    path = images.sparse_image(tmp_path / "zeros", BOMB // 16, {})
+    path.write_bytes(run([form, "-1", "-c", path]) * 16)
+    assert path.stat().st_size < BOMB // 200
+    peak = run([sys.executable, "-W", "ignore", "-c", PEAK, path, str(BOMB)])
+    assert int(peak) < 160 << 10, "KiB at the peak"
+
+
+# --- qemu ---
+
+
+def test_names_of_other_files_are_not_followed(raw: Path, tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", raw, "-F", "raw", path])
+    assert "has a backing file" in refused(path)
+    data = tmp_path / "data"
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={data}", path, "1M"])
+    assert "has its data in another file" in refused(path)
+    sources.qemu("vmdk")(raw, tmp_path / "parent")
+    run(["qemu-img", "create", "-q", "-f", "vmdk", "-b", tmp_path / "parent", "-F", "vmdk", path])
+    assert "has a parent file" in refused(path)
+    run(["qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", path, "1M"])
+    assert "only describes a disk that is in other files" in refused(path)
+
+
+def test_a_vmdk_that_holds_nothing_but_a_description(raw: Path, tmp_path: Path) -> None:
+    """With a capacity of 0 qemu takes the text inside for the one to follow."""
+    path = tmp_path / "image"
+    sources.qemu("vmdk")(raw, path)
+    with path.open("r+b") as stream:
+        stream.seek(12)
+        stream.write(bytes(8))
+    assert "only describes a disk that is in other files" in refused(path)
+
+
+def test_an_encrypted_qcow2(make: Callable[[str], Path]) -> None:
+    path = make("qcow2")
+    with path.open("r+b") as stream:
+        stream.seek(32)
+        stream.write(struct.pack(">I", 2))
+    assert "is encrypted" in refused(path)
+
+
+@pytest.mark.parametrize("form", ["qcow2", "vmdk", "vdi"])
+def test_a_header_of_nothing(form: str, make: Callable[[str], Path], tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(make(form).read_bytes()[:0x48].ljust(4096, b"\0"))
+    refused(path)
+
+
+def test_in_use_by_a_virtual_machine(make: Callable[[str], Path], tmp_path: Path) -> None:
+    path = make("qcow2")
+    end = tmp_path / "nbd"
+    with subprocess.Popen([tool("qemu-nbd"), "-f", "qcow2", "-k", end, path]) as server:
+        while not end.exists():
+            time.sleep(0.01)
+        with pytest.raises(ImageError, match='Failed to get shared "write" lock'):
+            open_source(path)
+        server.terminate()
+
+
+@pytest.mark.parametrize(
+    ("tools", "package"),
+    [([], "qemu-utils"), (["qemu-nbd", "qemu-img"], "util-linux")],
+)
+def test_tools_that_are_not_installed(
+    tools: list[str],
+    package: str,
+    make: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = make("qcow2")
+    for name in tools:
+        (tmp_path / name).symlink_to(tool(name))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert f"apt install {package}" in refused(path)
+
+
+def server_of(pid: int) -> int:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    [found] = [int(child) for child in listed]
+    assert Path(f"/proc/{found}/comm").read_text() == "qemu-nbd\n"
+    return found
+
+
+def test_the_server_dies(make: Callable[[str], Path]) -> None:
+    with closing(open_source(make("qcow2"))) as source:
+        os.kill(server_of(os.getpid()), signal.SIGKILL)
+        for _ in range(8):
+            with pytest.raises(OSError, match=r"NBD server|Broken pipe|Bad file|reset"):
+                source.read(0, 1)
+
+
+def test_the_server_ends_with_who_is_killed(make: Callable[[str], Path]) -> None:
+    script = (
+        "import sys, time; from bundlefs.sources import open_source;"
+        " source = open_source(sys.argv[1]); print(flush=True); time.sleep(60)"
+    )
+    words = [sys.executable, "-c", script, str(make("qcow2"))]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        server = server_of(process.pid)
+        process.kill()
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{server}/exe").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not Path(f"/proc/{server}/exe").exists()
