@@ -24,7 +24,7 @@ from bundlefs.codec import tar
 from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
 from bundlefs.errors import BundlefsError, ClosedError, InconsistentError, UnknownNameError
 from bundlefs.frontier import END, Frontier
-from bundlefs.image import Image
+from bundlefs.image import Image, Source
 from bundlefs.index import PART_SIZE, number_width, part_count, part_name
 from bundlefs.keys import UserKeys
 from bundlefs.manifest import PLACEHOLDER_DIGEST, Contents, Metadata
@@ -105,7 +105,7 @@ class Sealed:
 class _ImageSource:
     """The tar stream of an image, by its layout."""
 
-    def __init__(self, image: Image, layout: tar.TarLayout) -> None:
+    def __init__(self, image: Source, layout: tar.TarLayout) -> None:
         self._image = image
         self._layout = layout
         self.size = layout.size
@@ -123,7 +123,7 @@ class _ImageSource:
 class Bundle:
     """The files of one bundle. Thread-safe."""
 
-    def __init__(self, image: Image, recipe: Recipe, engine: Engine, state: State) -> None:
+    def __init__(self, image: Source, recipe: Recipe, engine: Engine, state: State) -> None:
         self._image = image
         self._recipe = recipe
         self._state = state

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from bundlefs.codec.deflate import codec_for
-from bundlefs.image import Image
+from bundlefs.image import Source
 from bundlefs.keys import Secret, UserKeys, fingerprint, sign, wrap
 from bundlefs.manifest import Contents, Metadata, WrappedSecrets, render
 from bundlefs.regions import Recipient
@@ -27,7 +27,7 @@ class Recipe:
     """The fingerprint of the user's key if one was given."""
 
 
-def wanted(image: Image, recipe: Recipe) -> Wanted:
+def wanted(image: Source, recipe: Recipe) -> Wanted:
     """Say what a bundle is going to be made of, to be held against the state of an earlier one."""
     now = image.identity
     stat = {"image's size": now.size}

@@ -1,6 +1,7 @@
 """`bundlefs bundle`: a bundle as files in a folder, without FUSE."""
 
 import argparse
+import logging
 import os
 import shutil
 import sys
@@ -15,10 +16,8 @@ from bundlefs.cli.common import Subparsers, size
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.mount import add_bundle_options, add_state_options, add_work_options, read_recipe
 from bundlefs.cli.progress import shown
-from bundlefs.cli.session import open_state, warn_of_size
-from bundlefs.errors import BundlefsError
+from bundlefs.errors import BundlefsError, UsageError
 from bundlefs.export import Export, Tap
-from bundlefs.image import Image
 from bundlefs.recipe import Recipe
 from bundlefs.sinks import DirectorySink
 from bundlefs.workers import Workers
@@ -51,8 +50,10 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the bundle."""
+    if arguments.size is not None and arguments.image != _PIPE:
+        raise UsageError("--size is for an image on standard input; a file has a size of its own")
     recipe = read_recipe(arguments)
-    set_up_logging(arguments)
+    _set_up_logging(arguments)
     try:
         arguments.dest.mkdir(parents=True, exist_ok=True)
         if arguments.image != _PIPE:
@@ -61,16 +62,33 @@ def run(arguments: argparse.Namespace) -> int:
             _from_pipe(arguments, recipe, sys.stdin.buffer)
         else:
             with _spooled(sys.stdin.buffer) as path:
+                # What is kept under a name that never comes again, nobody can go on with.
+                arguments.state = arguments.state or "none"
                 _from_file(arguments, recipe, path)
     except OSError as error:
-        where = error.filename or arguments.dest
-        raise BundlefsError(f"cannot write the bundle to {where}: {error.strerror}") from error
+        # Those of the sink have a name; to read goes by descriptor.
+        where = f"write the bundle to {error.filename}" if error.filename else "read the image"
+        raise BundlefsError(f"cannot {where}: {error.strerror}") from error
     return 0
 
 
+def _set_up_logging(arguments: argparse.Namespace) -> None:
+    set_up_logging(arguments)
+    if not arguments.log_file:
+        # What stops the bundle ends the command, which says so by itself.
+        frontier = logging.getLogger("bundlefs.frontier")
+        frontier.addFilter(lambda record: record.levelno < logging.ERROR)
+
+
 def _from_file(arguments: argparse.Namespace, recipe: Recipe, path: Path) -> None:
+    from bundlefs.cli.session import (  # noqa: PLC0415  # loads the event loop
+        open_image,
+        open_state,
+        warn_of_size,
+    )
+
     with ExitStack() as stack:
-        image = stack.enter_context(Image.open(path))
+        image = stack.enter_context(closing(open_image(arguments, path)))
         warn_of_size(image, arguments)
         state = stack.enter_context(closing(open_state(arguments, image, recipe)))
         state.sign(f"process {os.getpid()}, bundling to {arguments.dest}")
@@ -78,6 +96,7 @@ def _from_file(arguments: argparse.Namespace, recipe: Recipe, path: Path) -> Non
         tap = Tap(workers.lane("sink", _BEHIND))
         bundle = stack.enter_context(closing(Bundle(image, recipe, Engine(workers, tap), state)))
         stack.enter_context(shown(bundle))
+        _remove_manifests(arguments, recipe)
         Export(bundle, tap, DirectorySink(arguments.dest), arguments.dest).run()
 
 
@@ -91,20 +110,34 @@ def _from_pipe(arguments: argparse.Namespace, recipe: Recipe, pipe: BinaryIO) ->
         jobs=arguments.jobs,
         user_keys=recipe.user_keys,
     ) as writer:
+        _remove_manifests(arguments, recipe)
         while data := pipe.read(_PIECE):
             writer.write(data)
     for to in recipe.recipients:
         writer.write_manifest_for(recipe.metadata, to)
 
 
+def _remove_manifests(arguments: argparse.Namespace, recipe: Recipe) -> None:
+    """Remove those of an earlier bundle: where there is a manifest, its parts are whole."""
+    for to in recipe.recipients:
+        (arguments.dest / to.filename).unlink(missing_ok=True)
+
+
 @contextmanager
 def _spooled(pipe: BinaryIO) -> Iterator[Path]:
     """Keep what comes through a pipe in a file, since the tar header needs its size first."""
-    with tempfile.NamedTemporaryFile(prefix="bundlefs-") as file:
-        print(
-            f"bundlefs: warning: no --size, so the image is kept in {file.name} first",
-            file=sys.stderr,
-        )
-        shutil.copyfileobj(pipe, file, _PIECE)
-        file.flush()
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="bundlefs-"))
+            print(
+                f"bundlefs: warning: no --size, so the image is kept in {file.name} first",
+                file=sys.stderr,
+            )
+            shutil.copyfileobj(pipe, file, _PIECE)
+            file.flush()
+        except OSError as error:
+            raise BundlefsError(
+                f"cannot keep the image in {tempfile.gettempdir()}: {error.strerror}; give its size"
+                " with --size, or set TMPDIR to a folder with room"
+            ) from error
         yield Path(file.name)

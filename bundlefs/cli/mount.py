@@ -65,6 +65,13 @@ def add_bundle_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--product-code", metavar="CODE", action="append", default=[], help="repeatable")
     add("--ancestor-ami", metavar="AMI", action="append", default=[], help="repeatable")
+    add(
+        "--source",
+        choices=("auto", "raw"),
+        default="auto",
+        help="auto: IMAGE may be raw, gzip, bzip2, xz, zstd, qcow2, vmdk or vdi, as its first bytes"
+        " tell; raw: take it as it is (default: auto)",
+    )
     add("--no-sparse", action="store_true", help="store holes of the image as zeros")
     add("--no-size-limit", action="store_true", help="do not warn of an image over 10 GiB")
     _add_key_options(parser)

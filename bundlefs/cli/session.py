@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from bundlefs.cli.bundles import parts_folder
 from bundlefs.cli.common import human
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.progress import progress
-from bundlefs.image import Image
+from bundlefs.image import Source
 from bundlefs.keys import Secret
 from bundlefs.manifest_reader import BundleManifest
 from bundlefs.mount import Session, serve
@@ -21,6 +21,7 @@ from bundlefs.mountpoint import check_mountpoint
 from bundlefs.opened import DiskView, OpenedBundle
 from bundlefs.parts import PartFiles
 from bundlefs.recipe import Recipe, wanted
+from bundlefs.sources import open_source
 from bundlefs.state import State, default_path, open_file
 from bundlefs.store import BlockStore, Spill
 from bundlefs.workers import Workers
@@ -33,9 +34,10 @@ def run_session(arguments: argparse.Namespace, recipe: Recipe, ready: Callable[[
     """Mount, call `ready` when the mount answers, and return the exit code when it has ended."""
     set_up_logging(arguments)
     with ExitStack() as stack:
-        image = stack.enter_context(Image.open(arguments.image))
-        warn_of_size(image, arguments)
+        # First, since to open the image can take minutes.
         session = _session(arguments, arguments.image)
+        image = stack.enter_context(closing(open_image(arguments, arguments.image)))
+        warn_of_size(image, arguments)
         state = stack.enter_context(closing(open_state(arguments, image, recipe)))
         state.sign(f"process {os.getpid()}, mounted on {session.mountpoint}")
         spill = Spill(arguments.cache_dir) if arguments.cache_dir else None
@@ -65,7 +67,25 @@ def open_session(
     return 0
 
 
-def warn_of_size(image: Image, arguments: argparse.Namespace) -> None:
+def open_image(arguments: argparse.Namespace, path: Path) -> Source:
+    """Open an image in the form that it has, or that --source says."""
+    kept = _points_path(arguments, path) if path == arguments.image else None
+    return open_source(path, raw=arguments.source == "raw", kept=kept)
+
+
+def _points_path(arguments: argparse.Namespace, path: Path) -> Path | None:
+    """Name the file for what is known of a compressed image, beside its state."""
+    if arguments.state == "none":
+        return None
+    if arguments.state:
+        return Path(f"{arguments.state}.points").absolute()
+    # What is wrong with the path is found, and said, on opening it.
+    with suppress(OSError, RuntimeError):
+        return default_path(path, "").with_suffix(".points")
+    return None
+
+
+def warn_of_size(image: Source, arguments: argparse.Namespace) -> None:
     """Say so if EC2 is going to refuse this image."""
     if image.size > MAX_ROOT_SIZE and not arguments.no_size_limit:
         print(
@@ -93,7 +113,7 @@ def _umask() -> int:
     return mask
 
 
-def open_state(arguments: argparse.Namespace, image: Image, recipe: Recipe) -> State:
+def open_state(arguments: argparse.Namespace, image: Source, recipe: Recipe) -> State:
     """Take up the state of an earlier mount, or begin one, in a file or not."""
     asked = wanted(image, recipe)
     if arguments.state == "none":
