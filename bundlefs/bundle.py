@@ -24,12 +24,13 @@ from bundlefs.codec import tar
 from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
 from bundlefs.errors import BundlefsError, ClosedError, InconsistentError, UnknownNameError
 from bundlefs.frontier import END, Frontier
-from bundlefs.image import Image, Source
+from bundlefs.image import Source
 from bundlefs.index import PART_SIZE, number_width, part_count, part_name
 from bundlefs.keys import UserKeys
 from bundlefs.manifest import PLACEHOLDER_DIGEST, Contents, Metadata
 from bundlefs.recipe import Recipe, rendered
 from bundlefs.regions import recipients
+from bundlefs.sources import open_source
 from bundlefs.spans import Span
 from bundlefs.state import State
 from bundlefs.store import DEFAULT_CACHE_SIZE, BlockStore
@@ -161,7 +162,7 @@ class Bundle:
         """Give the bundle of an image, to be read file by file; a context manager.
 
         Args:
-            path: a regular file or a block device.
+            path: a file in any form that the mount takes, or a block device.
             metadata: what goes into the manifests.
             prefix: what the names of the files start with.
             regions: for which there is to be a manifest; the standard key alone by default.
@@ -182,7 +183,7 @@ class Bundle:
             level=level,
         )
         with ExitStack() as stack:
-            image = stack.enter_context(Image.open(Path(path)))
+            image = stack.enter_context(closing(open_source(Path(path))))
             state = state or State(image.extents())
             store = stack.enter_context(closing(BlockStore(cache_size)))
             workers = stack.enter_context(Workers(default_jobs()))

@@ -106,6 +106,35 @@ async def until(future: Future[None]) -> None:
     future.result()
 
 
+def _listing_handler(
+    method: Callable[P, Coroutine[Any, Any, R]],
+) -> Callable[P, Coroutine[Any, Any, R]]:
+    @functools.wraps(method)
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await _handler(method)(*args, **kwargs)
+        except pyfuse3.FUSEError as error:
+            # The C library takes ENOENT of a readdir for the end of the folder.
+            number = errno.EIO if error.errno == errno.ENOENT else error.errno
+            raise pyfuse3.FUSEError(number) from error
+
+    return guarded
+
+
+def _silent_handler(
+    method: Callable[P, Coroutine[Any, Any, None]],
+) -> Callable[P, Coroutine[Any, Any, None]]:
+    @functools.wraps(method)
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            await method(*args, **kwargs)
+        # Nobody waits for an answer, and to pyfuse3 even a FUSEError is the end here.
+        except Exception:
+            log.exception("unexpected error in a handler")
+
+    return guarded
+
+
 E = TypeVar("E")
 
 
@@ -265,7 +294,7 @@ class Operations(pyfuse3.Operations, Generic[E]):
         self._handles -= 1
         return pyfuse3.FileHandleT((1 << 63) + self._handles)
 
-    @_handler
+    @_listing_handler
     async def readdir(
         self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken
     ) -> None:
@@ -352,6 +381,6 @@ class Operations(pyfuse3.Operations, Generic[E]):
         data.f_namemax = 255
         return data
 
-    @_handler
+    @_silent_handler
     async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
         """Nothing to forget: an inode is a number that follows from the name."""

@@ -51,8 +51,18 @@ def serve(
     """
     about: dict[str, object] = {"mountpoint": str(session.mountpoint), "pid": os.getpid()}
     operations = Operations(view, session.umask, about)
-    with _fuse(operations, session):
+    with _signals_held(), _fuse(operations, session):
         trio.run(_run, view, session, ready, tick)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold signals back until the event loop takes them: one before would leave a dead mount."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _shown(source: str) -> str:
@@ -95,12 +105,18 @@ async def _run(
 
 async def _call_often(tick: Callable[[], None]) -> None:
     while True:
-        tick()
+        try:
+            tick()
+        # What is shown is not worth the mount.
+        except Exception:
+            log.exception("progress is not shown any more")
+            return
         await trio.sleep(_TICK_SECONDS)
 
 
 async def _end_on_signal(view: View[E]) -> None:
     with trio.open_signal_receiver(*_ENDING) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         async for number in signals:
             log.info("%s: unmounting", signal.Signals(number).name)
             # Those who wait must be answered before pyfuse3's tasks can end.
@@ -111,7 +127,8 @@ async def _end_on_signal(view: View[E]) -> None:
 
 async def _greet(session: Session, ready: Callable[[], None]) -> None:
     """Ask the mount for its own attributes: when it answers, it is ready."""
-    about = await trio.to_thread.run_sync(os.stat, session.mountpoint)
+    # A mount that ends before it is ready never answers: its thread is not waited for.
+    about = await trio.to_thread.run_sync(os.stat, session.mountpoint, abandon_on_cancel=True)
     await trio.to_thread.run_sync(_tune, about.st_dev)
     log.info("mounted on %s", session.mountpoint)
     ready()

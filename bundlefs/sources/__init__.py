@@ -16,6 +16,7 @@ What must not change is the file that was opened: each read compares, as with a
 raw image. A block device is always taken as raw: nothing tells of a write to it.
 """
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def open_source(
 
 def _form(file: Image) -> Form:
     try:
-        return forms.of(file.read(0, min(file.size, forms.HEAD_SIZE)))
+        # Not by `read`: the image's counter is of what is bundled.
+        return forms.of(os.pread(file.fileno(), forms.HEAD_SIZE, 0))
     except OSError as error:
         raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error
 
