@@ -10,6 +10,7 @@ import pytest
 
 from bundlefs.bundle import Bundle, Part
 from bundlefs.errors import BundlefsError, ClosedError, ImageChangedError
+from bundlefs.image import Image
 from bundlefs.index import PART_SIZE
 from tests.stream.engine import (
     HANG,
@@ -144,10 +145,12 @@ def test_closing_early_ends_the_pass_soon(noisy: Path) -> None:
 def test_a_read_that_fails_keeps_its_errno(own: Path) -> None:
     with opened(own, Setting(1)) as bundle:
         bundle.sized(Part(0)).result(HANG)
+        image = bundle._image  # noqa: SLF001
+        assert isinstance(image, Image)
         # A descriptor that cannot be read: what a disk that went away amounts to.
-        os.close(bundle._image._descriptor)  # noqa: SLF001
+        os.close(image.fileno())
         with pytest.raises(OSError, match="Bad file descriptor") as caught:
             bundle.complete().result(HANG)
         assert caught.value.errno == 9
-        bundle._image._descriptor = -1  # noqa: SLF001
+        image._descriptor = -1  # noqa: SLF001
         assert bundle.status().phase == "failed"
