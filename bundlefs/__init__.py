@@ -12,6 +12,7 @@ the secret and creation time. Every error is a `BundlefsError`.
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -58,6 +59,15 @@ __all__ = [
     "__version__",
     "open_bundle",
 ]
+
+
+# What a program does not ask to see, nobody sees: errors reach the caller as exceptions.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __dir__() -> list[str]:
+    """Name what can be imported from here, used before or not."""
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> object:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from bundlefs.bundle import Bundle, Entry, ManifestFile, Part
-from bundlefs.sinks import PartWriter, Sink
+from bundlefs.sinks import PartWriter, Sink, written
 from bundlefs.store import BlockStore
 from bundlefs.workers import Lane
 
@@ -92,16 +92,11 @@ class Export:
             self._write(part)
 
     def _write(self, entry: Entry) -> None:
-        file = self._sink.open(self._bundle.name(entry))
-        try:
+        with written(self._sink, self._bundle.name(entry)) as file:
             offset = 0
             while data := self._bundle.read(entry, offset, _PIECE):
                 file.write(data)
                 offset += len(data)
-        except BaseException:
-            file.discard()
-            raise
-        file.close()
 
 
 def _digest(path: Path) -> str | None:

@@ -54,6 +54,7 @@ class Chunks:
         self._make = make
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._making: dict[int, threading.Lock] = {}
 
     def read(self, offset: int, length: int) -> bytes:
         """Give up to `length` bytes at `offset`, fewer only where a chunk is short: the last."""
@@ -67,15 +68,29 @@ class Chunks:
 
     def _chunk(self, number: int) -> bytes:
         with self._lock:
-            if number in self._kept:
-                self._kept.move_to_end(number)
-                return self._kept[number]
-        # Two readers may make one chunk at a time; neither waits for the other's.
+            chunk = self._found(number)
+            if chunk is not None:
+                return chunk
+            making = self._making.setdefault(number, threading.Lock())
+        # The kernel reads ahead in many requests at a time: one of them makes what all wait for.
+        with making:
+            with self._lock:
+                chunk = self._found(number)
+            return self._made(number) if chunk is None else chunk
+
+    def _found(self, number: int) -> bytes | None:
+        chunk = self._kept.get(number)
+        if chunk is not None:
+            self._kept.move_to_end(number)
+        return chunk
+
+    def _made(self, number: int) -> bytes:
         chunk = self._make(number)
         with self._lock:
             self._kept[number] = chunk
             while len(self._kept) * self._size > _CACHE_SIZE:
                 self._kept.popitem(last=False)
+            self._making.pop(number, None)
         return chunk
 
 

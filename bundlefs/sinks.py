@@ -2,17 +2,21 @@
 
 A `Sink` opens a file by name for writing. What is written has its final name only
 after `close`; `discard` leaves nothing behind. So a reader never finds half a part.
+
+Concurrency: `PartWriter` is written to from one thread, and may be given up from another.
 """
 
 import glob
 import os
-import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
+from bundlefs.errors import ClosedError
 from bundlefs.index import PART_SIZE
 from bundlefs.spans import Span, split
 
@@ -24,10 +28,10 @@ class SinkFile(Protocol):
         """Take all of `data`, or raise."""
 
     def close(self) -> object:
-        """Have the file under its name, durably."""
+        """Have the file under its name, durably; or raise, and `discard` comes next."""
 
     def discard(self) -> object:
-        """Leave nothing behind."""
+        """Leave nothing behind, also where a `write` or `close` has failed."""
 
 
 class Sink(Protocol):
@@ -35,6 +39,24 @@ class Sink(Protocol):
 
     def open(self, filename: str, /) -> SinkFile:
         """Begin a file, which takes the place of one of the same name when it is closed."""
+
+
+@contextmanager
+def written(sink: Sink, filename: str) -> Iterator[SinkFile]:
+    """Give a file that has its name at the end of the `with`; nothing is left after an error."""
+    file = sink.open(filename)
+    try:
+        yield file
+        file.close()
+    except BaseException:
+        _drop(file)
+        raise
+
+
+def _drop(file: SinkFile) -> None:
+    """Discard after an error: that is what the caller must hear of, whatever becomes of this."""
+    with suppress(Exception):
+        file.discard()
 
 
 class DirectorySink:
@@ -51,33 +73,48 @@ class DirectorySink:
 class _Renamed:
     def __init__(self, path: Path) -> None:
         self._path = path
-        # What a run that was killed has left of this file.
-        for old in path.parent.glob(f".{glob.escape(path.name)}.????????"):
-            old.unlink(missing_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        self._temporary = Path(name)
-        self._file = os.fdopen(handle, "wb", buffering=0)
+        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        with self._named():
+            # What a run that was killed has left of this file.
+            for old in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+                old.unlink(missing_ok=True)
+            # Not by tempfile: a part has the mode that the caller's umask gives it.
+            self._file = self._temporary.open("xb", buffering=0)
 
     def write(self, data: memoryview) -> None:
-        while data:
-            data = data[self._file.write(data) :]
+        with self._named():
+            while data:
+                data = data[self._file.write(data) :]
 
     def close(self) -> None:
-        try:
+        with self._named():
             os.fsync(self._file.fileno())
             self._file.close()
-            mask = os.umask(0)
-            os.umask(mask)
-            self._temporary.chmod(0o666 & ~mask)
             self._temporary.rename(self._path)
-        except BaseException:
-            self.discard()
-            raise
+            _sync_folder(self._path.parent)
 
     def discard(self) -> None:
         self._file.close()
         with suppress(OSError):
             self._temporary.unlink()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Let an error say which file it is about: the system knows but a number here."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the name on the disk, too."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 class MemorySink:
@@ -132,6 +169,8 @@ class FsspecSink:
 class PartWriter:
     """Cuts the sealed stream into parts and writes them to a sink, one after the other.
 
+    After an error it takes nothing more: what is still on its way would go to a wrong place.
+
     Args:
         sink: where to.
         name: gives the name of a part by its number.
@@ -143,9 +182,19 @@ class PartWriter:
         self._name = name
         self._position = start
         self._file: SinkFile | None = None
+        self._lock = threading.Lock()
+        self._given_up = False
 
     def write(self, sealed: memoryview) -> None:
-        """Write the next sealed bytes."""
+        """Write the next sealed bytes.
+
+        Raises:
+            ClosedError: after `discard`, or after an error.
+        """
+        with self._or_give_up():
+            self._write(sealed)
+
+    def _write(self, sealed: memoryview) -> None:
         span = Span(self._position, self._position + len(sealed))
         for number, inside in split(span, PART_SIZE):
             if self._file is None:
@@ -154,16 +203,36 @@ class PartWriter:
             sealed = sealed[inside.length :]
             self._position += inside.length
             if inside.stop == PART_SIZE:
-                self.close()
+                self._close()
 
     def close(self) -> None:
         """End the last part."""
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        with self._or_give_up():
+            self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def discard(self) -> None:
-        """Drop the part that is being written; those before it are whole."""
+        """Drop the part that is being written, and take nothing more; those before are whole."""
+        with self._lock:
+            self._give_up()
+
+    @contextmanager
+    def _or_give_up(self) -> Iterator[None]:
+        with self._lock:
+            if self._given_up:
+                raise ClosedError("the bundle was given up")
+            try:
+                yield
+            except BaseException:
+                self._give_up()
+                raise
+
+    def _give_up(self) -> None:
+        self._given_up = True
         file, self._file = self._file, None
         if file is not None:
-            file.discard()
+            _drop(file)

@@ -26,7 +26,7 @@ from bundlefs.keys import PublicKey, UserKeys
 from bundlefs.manifest import Contents, Metadata
 from bundlefs.recipe import rendered
 from bundlefs.regions import Recipient, recipients
-from bundlefs.sinks import PartWriter, Sink
+from bundlefs.sinks import PartWriter, Sink, written
 from bundlefs.spans import Span
 from bundlefs.state import State
 from bundlefs.stream import Maker, Plan, stored_stream_size
@@ -34,6 +34,7 @@ from bundlefs.workers import Lane, Workers, default_jobs
 
 _NANOSECONDS = 10**9
 _BEHIND = 8
+_LOOK_SECONDS = 0.5
 
 
 class BundleWriter:
@@ -44,12 +45,12 @@ class BundleWriter:
         size: bytes of the image, 1 or more; exactly as many must be written.
         sink: where the parts go.
         level: 0 (stored), 1 (fastest) to 9 (smallest).
-        jobs: threads; as many as there are processors by default.
+        jobs: threads, 1 or more; as many as there are processors by default.
         user_keys: whose private key can decrypt the bundle later; by default nobody's but EC2's.
         state: secret and creation time; new ones by default.
 
     Raises:
-        UsageError: the name, size or level cannot be.
+        UsageError: the name, size, level or number of threads cannot be.
     """
 
     def __init__(  # noqa: PLR0913  # all but three have defaults, and are named
@@ -63,8 +64,7 @@ class BundleWriter:
         user_keys: UserKeys | None = None,
         state: State | None = None,
     ) -> None:
-        if size <= 0:
-            raise UsageError(f"an image has 1 byte or more, not {size}")
+        _require_usable(basename, size, jobs)
         self._state = state or State(None)
         self._basename = basename
         self._size = size
@@ -73,10 +73,12 @@ class BundleWriter:
         layout = tar.layout(basename, size, self._state.created_ns // _NANOSECONDS, None)
         self._head, self._tail = _around(layout)
         self._width = number_width(stored_stream_size(layout.size))
-        self._workers = Workers(jobs or default_jobs())
-        self._source = _Pushed(layout.size, ahead=2 * self._workers.jobs + 4)
+        self._workers = Workers(default_jobs() if jobs is None else jobs)
+        ahead = 2 * self._workers.jobs + 4
+        self._source = _Pushed(layout.size, ahead, _Exit(self._workers.lane("exit", 1)))
         self._written = 0
         self._closed = False
+        self._complete = False
         maker = Maker(self._source, codec_for(level))
         plan = Plan(self._state.secret, self._state.index, maker)
         self._parts = PartWriter(sink, self._part_name)
@@ -110,7 +112,15 @@ class BundleWriter:
         return len(view)
 
     def _push(self, data: bytes | memoryview) -> None:
-        self._source.push(memoryview(data), self._done.done)
+        try:
+            self._source.push(memoryview(data), self._done.done)
+        except BaseException:
+            # Ctrl-C while waiting, say: nobody knows how much of `data` was taken.
+            self._frontier.fail(ClosedError("a write was interrupted; begin the bundle anew"))
+            raise
+        self._require_no_error()
+
+    def _require_no_error(self) -> None:
         if self._done.done():
             self._done.result()
 
@@ -124,6 +134,7 @@ class BundleWriter:
         if self._closed:
             return
         try:
+            self._require_no_error()
             self._require_size()
             self._push(self._tail)
             self._done.result()
@@ -132,7 +143,7 @@ class BundleWriter:
         except BaseException:
             self.abort()
             raise
-        self._closed = True
+        self._closed = self._complete = True
         self._workers.close()
 
     def _require_size(self) -> None:
@@ -197,8 +208,12 @@ class BundleWriter:
     ) -> str:
         """Write the manifest of a recipient and give its file name; else as `write_manifest`."""
         totals = self._state.index.totals
-        if not self._closed or totals is None:
-            raise BundlefsError("close the bundle first: a manifest has the digests of all parts")
+        if not self._complete or totals is None:
+            raise BundlefsError(
+                "the bundle was given up: its parts are not all there"
+                if self._closed
+                else "close the bundle first: a manifest has the digests of all parts"
+            )
         names = (self._part_name(number) for number in range(part_count(totals.sealed_size)))
         contents = Contents(
             name=self._basename,
@@ -208,14 +223,21 @@ class BundleWriter:
             parts=tuple(zip(names, self._state.index.part_digests, strict=True)),
         )
         text = rendered(metadata, contents, to, self._keys, self._state.secret)
-        file = (sink or self._sink).open(to.filename)
-        try:
+        with written(sink or self._sink, to.filename) as file:
             file.write(memoryview(text.encode()))
-        except BaseException:
-            file.discard()
-            raise
-        file.close()
         return to.filename
+
+
+def _require_usable(basename: str, size: int, jobs: int | None) -> None:
+    if not basename.isprintable() or "/" in basename or basename.startswith("."):
+        raise UsageError(
+            f"the name {basename!r} cannot be: it starts file names, so it must not start with a"
+            " dot, or have '/' or control characters in it"
+        )
+    if size <= 0:
+        raise UsageError(f"an image has 1 byte or more, not {size}")
+    if jobs is not None and jobs <= 0:
+        raise UsageError(f"a bundle is made by 1 thread or more, not {jobs}")
 
 
 def _around(layout: tar.TarLayout) -> tuple[bytes, bytes]:
@@ -247,12 +269,29 @@ class _Out:
         self._lane.finish()
 
 
+class _Exit:
+    """Notices that the program ends. Python waits for all threads first, and they for the caller.
+
+    There is no other public sign of it this early than that no work is taken any more.
+    """
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    def require_none(self) -> None:
+        try:
+            self._lane.do(lambda: None)
+        except RuntimeError:
+            raise ClosedError("the program ends, and the bundle was never closed") from None
+
+
 class _Pushed:
     """A tar stream that is pushed in from one side and read, each block once, from the other."""
 
-    def __init__(self, size: int, ahead: int) -> None:
+    def __init__(self, size: int, ahead: int, program: _Exit) -> None:
         self.size = size
         self._ahead = ahead
+        self._program = program
         self._changed = threading.Condition()
         self._blocks: dict[int, bytes] = {}
         self._next = 0
@@ -283,7 +322,10 @@ class _Pushed:
         """Give a block once it has come, and forget it."""
         block = span.start // BLOCK_SIZE
         with self._changed:
-            self._changed.wait_for(lambda: block in self._blocks or self._woken)
+            while not self._changed.wait_for(
+                lambda: block in self._blocks or self._woken, _LOOK_SECONDS
+            ):
+                self._program.require_none()
             if self._woken:
                 raise ClosedError("the bundle was given up")
             data = self._blocks.pop(block)
