@@ -9,7 +9,8 @@ as somebody reads, and they may be kept for the next time.
 Access points hold plain bytes of the image, so they are as private as a state.
 
 Concurrency: any thread may read. One lock around `indexed_gzip`, one around the
-chunks that were inflated last.
+chunks that were inflated last, and one for each chunk that is being inflated, so that none
+is inflated twice at a time.
 """
 
 import hashlib

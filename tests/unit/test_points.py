@@ -1,0 +1,72 @@
+"""Chunks: each is made once, however many want it; what could not be made is tried again."""
+
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from bundlefs.points import Chunks
+
+SIZE = 1000
+CONTENT = bytes(range(256)) * 40
+
+
+class Made:
+    """Makes chunks of `CONTENT` and counts; each takes until `go` is set."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[int] = Counter()
+        self.go = threading.Event()
+
+    def __call__(self, number: int) -> bytes:
+        self.counts[number] += 1
+        assert self.go.wait(10)
+        return CONTENT[number * SIZE : (number + 1) * SIZE]
+
+
+def test_reads_across_chunks_and_at_the_end() -> None:
+    made = Made()
+    made.go.set()
+    chunks = Chunks(SIZE, made)
+    for offset, length in [(0, 0), (0, 1), (999, 2), (10, 5000), (10_230, 100), (10_240, 1)]:
+        assert chunks.read(offset, length) == CONTENT[offset : offset + length]
+
+
+def test_a_chunk_that_many_wait_for_is_made_once() -> None:
+    made = Made()
+    chunks = Chunks(SIZE, made)
+    with ThreadPoolExecutor(16) as pool:
+        reads = [pool.submit(chunks.read, 2 * SIZE + at, 10) for at in range(16)]
+        made.go.set()
+        for at, read in enumerate(reads):
+            assert read.result() == CONTENT[2 * SIZE + at : 2 * SIZE + at + 10]
+    assert made.counts == {2: 1}
+
+
+def test_nobody_waits_for_another_chunk() -> None:
+    made = Made()
+    slow = Chunks(SIZE, lambda number: made(number) if number else CONTENT[:SIZE])
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(slow.read, SIZE, 10)
+        while not made.counts:
+            pass
+        assert slow.read(0, 10) == CONTENT[:10]
+        made.go.set()
+        assert read.result() == CONTENT[SIZE : SIZE + 10]
+
+
+def test_what_failed_is_tried_again() -> None:
+    attempts: list[int] = []
+
+    def make(number: int) -> bytes:
+        attempts.append(number)
+        if len(attempts) == 1:
+            raise ValueError("not yet")
+        return CONTENT[:SIZE]
+
+    chunks = Chunks(SIZE, make)
+    with pytest.raises(ValueError, match="not yet"):
+        chunks.read(0, 10)
+    assert chunks.read(0, 10) == CONTENT[:10]
+    assert attempts == [0, 0]
