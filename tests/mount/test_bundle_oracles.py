@@ -201,7 +201,7 @@ def forget(paths: list[Path]) -> None:
 
 
 def test_extents_that_become_data_when_read(tmp_path: Path, user_keys: KeyPair) -> None:
-    image = images.unwritten_image(tmp_path / "disk", 144 * MIB)
+    image = images.unwritten_image(tmp_path / "disk", 240 * MIB)
     options = ("--cache-size", "0", "--user-key", user_keys.private)
     with mounted(image, tmp_path / "mnt", *options) as mount:
         before = oracles.sha1sum(mount.parts())

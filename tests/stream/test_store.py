@@ -151,16 +151,16 @@ def test_closing_drops_everything(tmp_path: Path) -> None:
 
 def test_all_blocks_are_spilled_and_found(tmp_path: Path) -> None:
     with closing(BlockStore(MIB, Spill(tmp_path))) as kept:
-        for block in range(50):
+        for block in range(80):
             kept.put_first(block, content(block, MIB + block))
-        assert [block for block in range(50) if kept.get_fast(block) is None]
-        for block in range(50):
+        assert [block for block in range(80) if kept.get_fast(block) is None]
+        for block in range(80):
             assert kept.has(block)
             assert kept.get(block) == content(block, MIB + block)
             # What came from disk is likely to be read on, from memory.
             assert kept.get_fast(block) == content(block, MIB + block)
-        assert not kept.has(50)
-        assert kept.get(50) is None
+        assert not kept.has(80)
+        assert kept.get(80) is None
 
 
 def test_the_file_is_nameless_and_private(tmp_path: Path) -> None:
