@@ -1,6 +1,7 @@
 """Chunks: each is made once, however many want it; what could not be made is tried again."""
 
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -36,11 +37,19 @@ def test_reads_across_chunks_and_at_the_end() -> None:
 def test_a_chunk_that_many_wait_for_is_made_once() -> None:
     made = Made()
     chunks = Chunks(SIZE, made)
+    together = threading.Barrier(17)
+
+    def read(at: int) -> bytes:
+        together.wait(10)
+        return chunks.read(2 * SIZE + at, 10)
+
     with ThreadPoolExecutor(16) as pool:
-        reads = [pool.submit(chunks.read, 2 * SIZE + at, 10) for at in range(16)]
+        reads = [pool.submit(read, at) for at in range(16)]
+        together.wait(10)
+        time.sleep(0.1)  # for all to be waiting
         made.go.set()
-        for at, read in enumerate(reads):
-            assert read.result() == CONTENT[2 * SIZE + at : 2 * SIZE + at + 10]
+        for at, answer in enumerate(reads):
+            assert answer.result() == CONTENT[2 * SIZE + at : 2 * SIZE + at + 10]
     assert made.counts == {2: 1}
 
 
@@ -50,7 +59,7 @@ def test_nobody_waits_for_another_chunk() -> None:
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit(slow.read, SIZE, 10)
         while not made.counts:
-            pass
+            time.sleep(0.001)
         assert slow.read(0, 10) == CONTENT[:10]
         made.go.set()
         assert read.result() == CONTENT[SIZE : SIZE + 10]
