@@ -59,7 +59,7 @@ class Export:
         """Write all parts, then the manifests.
 
         Raises:
-            OSError: what the sink raised.
+            Exception: what the sink raised.
             BundlefsError: the image changed, or the like.
         """
         sealed = self._bundle.sealed_before()

@@ -97,7 +97,7 @@ class BundleWriter:
 
         Raises:
             BundlefsError: more than `size` bytes, or the writer is closed.
-            OSError: what the sink raised.
+            Exception: what the sink raised; OSError if it is a folder.
         """
         view = memoryview(data).cast("B")
         if self._closed:
@@ -129,7 +129,7 @@ class BundleWriter:
 
         Raises:
             BundlefsError: fewer bytes than `size` were written.
-            OSError: what the sink raised.
+            Exception: what the sink raised; OSError if it is a folder.
         """
         if self._closed:
             return

@@ -1,0 +1,375 @@
+"""Sinks: a file has its name when it is whole, and at no other time; whatever goes wrong."""
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundlefs import (
+    DirectorySink,
+    MemorySink,
+    Metadata,
+    Sink,
+    SinkFile,
+)
+from bundlefs.errors import ClosedError
+from bundlefs.index import PART_SIZE, part_name
+from bundlefs.sinks import PartWriter, written
+from tests import reference
+from tests.stream.badsinks import NotingSink, Plan, bundle_to, parts_in
+from tests.stream.engine import HANG, SECRET
+from tests.support import images
+from tests.support.mounts import detach
+from tests.support.tools import ACCOUNT, run, tool
+
+KIB = 1 << 10
+MIB = 1 << 20
+PROMPT = 20
+"""Seconds within which an error must have come, with two retries of the store's own."""
+IMAGE = b"".join(images.noise(23 * MIB, "sinks"))
+METADATA = Metadata(ACCOUNT)
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, bytes]:
+    """The parts of the image."""
+    sink = MemorySink()
+    bundle_to(sink, IMAGE)
+    tar = reference.unbundle(parts_in(sink.files), SECRET.key, SECRET.iv)
+    assert reference.untar(tar) == IMAGE
+    return {name: data for name, data in sink.files.items() if ".part." in name}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Give all files in a folder, hidden ones and all."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def parts_of(folder: Path) -> dict[str, bytes]:
+    return {name: data for name, data in contents(folder).items() if ".part." in name}
+
+
+# --- a folder ---
+
+
+def test_a_folder_gets_the_bundle(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    bundle_to(DirectorySink(tmp_path), IMAGE)
+    assert sorted(contents(tmp_path)) == ["image.manifest.xml", *sorted(whole)]
+    assert parts_of(tmp_path) == whole
+
+
+@pytest.mark.parametrize("form", [str, Path])
+def test_a_folder_is_named_by_any_path(form: Callable[[Path], str | Path], tmp_path: Path) -> None:
+    sink = DirectorySink(form(tmp_path))
+    with written(sink, "x") as file:
+        file.write(memoryview(b"content"))
+    assert contents(tmp_path) == {"x": b"content"}
+
+
+def test_a_file_has_no_name_before_it_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"old")
+    file = DirectorySink(tmp_path).open("x")
+    file.write(memoryview(b"new"))
+    assert (tmp_path / "x").read_bytes() == b"old"
+    [beside] = [name for name in contents(tmp_path) if name != "x"]
+    assert beside.startswith(".x."), "a listing does not show it, and a copy tool leaves it out"
+    file.close()
+    assert contents(tmp_path) == {"x": b"new"}
+
+
+def test_a_discarded_file_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"old")
+    file = DirectorySink(tmp_path).open("x")
+    file.write(memoryview(b"new"))
+    file.discard()
+    file.discard()
+    assert contents(tmp_path) == {"x": b"old"}
+
+
+def test_an_empty_file_is_one(tmp_path: Path) -> None:
+    DirectorySink(tmp_path).open("x").close()
+    assert contents(tmp_path) == {"x": b""}
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o027, 0])
+def test_a_file_has_the_mode_that_the_umask_gives(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        DirectorySink(tmp_path).open("x").close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o666 & ~mask
+
+
+def test_the_umask_of_other_threads_is_let_alone(tmp_path: Path) -> None:
+    """It belongs to the whole process: a private file must not come out open to all meanwhile."""
+    end, found = threading.Event(), set()
+
+    def look() -> None:
+        while not end.is_set():
+            path = tmp_path / "looked at"
+            path.touch()
+            found.add(path.stat().st_mode)
+            path.unlink()
+
+    before = os.umask(0o077)
+    thread = threading.Thread(target=look)
+    try:
+        thread.start()
+        for number in range(300):
+            DirectorySink(tmp_path).open(f"{number}").close()
+    finally:
+        end.set()
+        thread.join()
+        os.umask(before)
+    assert found == {stat.S_IFREG | 0o600}
+
+
+def test_what_a_killed_run_left_is_swept(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    script = (
+        "import os, signal, sys; from bundlefs import *\n"
+        "w = BundleWriter('image', 40_000_000, DirectorySink(sys.argv[1]), level=0)\n"
+        "w.write(bytes(35_000_000))\n"
+        "while not any(n.startswith('.') for n in os.listdir(sys.argv[1])): pass\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, tmp_path], check=False)
+    assert killed.returncode < 0
+    assert [name for name in contents(tmp_path) if name.startswith(".")]
+    bundle_to(DirectorySink(tmp_path), IMAGE)
+    # What it finished is there again, and whole; what it did not has gone.
+    assert sorted(contents(tmp_path)) == sorted([*whole, "image.manifest.xml"])
+    assert parts_of(tmp_path) == whole
+
+
+def test_files_of_others_are_not_swept(tmp_path: Path) -> None:
+    others = [
+        ".x.12345678",
+        ".image.part.00.123456789",
+        ".image.part.01.12345678",
+        "image.part.00.x",
+    ]
+    for name in others:
+        (tmp_path / name).touch()
+    DirectorySink(tmp_path).open("image.part.00").close()
+    assert sorted(contents(tmp_path)) == sorted([*others, "image.part.00"])
+
+
+def test_names_with_wildcards_sweep_their_own(tmp_path: Path) -> None:
+    (tmp_path / ".x[12].12345678").touch()
+    (tmp_path / ".x1.12345678").touch()
+    DirectorySink(tmp_path).open("x[12]").close()
+    assert sorted(contents(tmp_path)) == [".x1.12345678", "x[12]"]
+
+
+@pytest.mark.parametrize("kind", ["missing", "a file"])
+def test_a_folder_that_is_none_is_named(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    if kind == "a file":
+        folder.touch()
+    with pytest.raises(OSError, match=r"x/image\.part\.00"):
+        DirectorySink(folder).open("image.part.00")
+
+
+@contextmanager
+def tiny(folder: Path, size: int) -> Iterator[Path]:
+    """Mount a file system of `size` bytes."""
+    folder.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder])
+    try:
+        yield folder
+    finally:
+        detach(folder)
+
+
+@pytest.mark.parametrize("room", [256 * KIB, PART_SIZE + 2 * MIB, 2 * PART_SIZE])
+def test_a_full_disk_is_said_and_survived(
+    room: int, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    with tiny(tmp_path / "disk", room) as disk:
+        start = time.monotonic()
+        with pytest.raises(OSError, match=r"No space left.*image\.part\.0[012]"):
+            bundle_to(DirectorySink(disk), IMAGE)
+        assert time.monotonic() - start < PROMPT
+        there = contents(disk)
+        assert there.items() < whole.items()
+        assert len(there) == room // PART_SIZE
+        run(["mount", "-o", "remount,size=64m", disk])
+        bundle_to(DirectorySink(disk), IMAGE)
+        assert parts_of(disk) == whole
+
+
+# --- memory, and a sink of one's own ---
+
+
+def test_memory_holds_whole_files_alone() -> None:
+    sink = MemorySink()
+    file = sink.open("x")
+    file.write(memoryview(b"con"))
+    file.write(memoryview(b"tent"))
+    assert sink.files == {}
+    file.close()
+    sink.open("y").discard()
+    assert sink.files == {"x": b"content"}
+
+
+@dataclass
+class HashingFile:
+    """A file that needs no class of ours."""
+
+    found: dict[str, int]
+    name: str
+    size: int = 0
+
+    def write(self, data: memoryview) -> int:
+        self.size += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self.found[self.name] = self.size
+
+    def discard(self) -> None:
+        self.size = 0
+
+
+@dataclass
+class HashingSink:
+    """A sink by protocol: mypy, which the tests pass in strict mode, takes it for a `Sink`."""
+
+    found: dict[str, int] = field(default_factory=dict)
+
+    def open(self, filename: str) -> HashingFile:
+        return HashingFile(self.found, filename)
+
+
+def test_any_class_with_the_methods_is_a_sink(whole: dict[str, bytes]) -> None:
+    own = HashingSink()
+    sink: Sink = own
+    file: SinkFile = sink.open("x")
+    file.discard()
+    bundle_to(sink, IMAGE)
+    manifest = own.found.pop("image.manifest.xml")
+    assert manifest > 1000
+    assert own.found == {name: len(data) for name, data in whole.items()}
+
+
+MISFITS = {
+    "no open": "class It: ...",
+    "opens nothing": "class It:\n    def open(self, name: str) -> None: ...",
+    "takes bytes alone": (
+        "class File:\n"
+        "    def write(self, data: bytes) -> int: return 0\n"
+        "    def close(self) -> None: ...\n"
+        "    def discard(self) -> None: ...\n"
+        "class It:\n    def open(self, name: str) -> File: return File()"
+    ),
+}
+FITTING = MISFITS["takes bytes alone"].replace("data: bytes", "data: memoryview")
+
+
+def test_the_protocol_is_one_for_type_checkers(tmp_path: Path) -> None:
+    use = "from bundlefs import BundleWriter\nBundleWriter('image', 1, It())\n"
+    for number, source in enumerate([FITTING, *MISFITS.values()]):
+        (tmp_path / f"program{number}.py").write_text(f"{source}\n{use}")
+    settings = [f"--config-file={os.devnull}", f"--cache-dir={tmp_path / 'cache'}"]
+    command = [tool("mypy"), "--strict", "--follow-imports=silent", *settings, "."]
+    # It finds the package where this interpreter does.
+    where = os.environ | {"MYPYPATH": str(Path(__file__).parents[2])}
+    checked = subprocess.run(
+        command, cwd=tmp_path, env=where, capture_output=True, text=True, check=False
+    )
+    wrong = sorted(line for line in checked.stdout.splitlines() if ": error: " in line)
+    assert [line.partition(":")[0] for line in wrong] == [
+        f"program{number}.py" for number in range(1, 1 + len(MISFITS))
+    ]
+    assert all('expected "Sink"  [arg-type]' in line for line in wrong)
+
+
+# --- parts ---
+
+
+def name(number: int) -> str:
+    return part_name("image", number, 2)
+
+
+@pytest.mark.parametrize("piece", [PART_SIZE - 1, PART_SIZE, 3 * MIB, 25 * MIB])
+def test_parts_are_cut_where_they_end(piece: int) -> None:
+    sink = MemorySink()
+    parts = PartWriter(sink, name)
+    sealed = memoryview(IMAGE)
+    for start in range(0, len(sealed), piece):
+        parts.write(sealed[start : start + piece])
+    parts.close()
+    assert parts_in(sink.files) == reference.cut(IMAGE)
+
+
+def test_a_full_last_part_has_no_empty_one_behind_it() -> None:
+    sink = MemorySink()
+    parts = PartWriter(sink, name, start=3 * PART_SIZE)
+    parts.write(memoryview(IMAGE)[: 2 * PART_SIZE])
+    parts.close()
+    parts.close()
+    assert sorted(sink.files) == ["image.part.03", "image.part.04"]
+
+
+@pytest.mark.parametrize("call", ["open", "write", "close"])
+def test_nothing_is_written_after_an_error(call: str) -> None:
+    sink = NotingSink(Plan(call, times=1))
+    parts = PartWriter(sink, name)
+    with pytest.raises(OSError, match="No space"):
+        parts.write(memoryview(IMAGE)[:PART_SIZE])
+    assert (sink.files, sink.loose) == ({}, [])
+    with pytest.raises(ClosedError):
+        parts.write(memoryview(IMAGE)[: 2 * PART_SIZE])
+    with pytest.raises(ClosedError):
+        parts.close()
+    parts.discard()
+    assert (sink.files, sink.loose) == ({}, [])
+
+
+def test_to_give_up_waits_for_the_write_under_way() -> None:
+    """Else its file would be opened again behind the one who has swept up."""
+    sink = NotingSink(pause=0.3)
+    parts = PartWriter(sink, name)
+    results: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            for _ in range(20):
+                parts.write(memoryview(bytes(MIB)))
+        except ClosedError as error:
+            results.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    time.sleep(0.1)
+    parts.discard()
+    assert (sink.files, sink.loose) == ({}, [])
+    thread.join(HANG)
+    assert (sink.files, sink.loose, len(results)) == ({}, [], 1)
+
+
+def test_the_first_error_is_the_one_that_is_told() -> None:
+    class Worse(NotingSink):
+        def open(self, filename: str) -> Any:  # noqa: ANN401  # a file of its own
+            file = super().open(filename)
+
+            def discard() -> None:
+                raise ZeroDivisionError
+
+            file.discard = discard  # type: ignore[method-assign]  # what a bad sink does
+            return file
+
+    with pytest.raises(OSError, match="No space"):
+        bundle_to(Worse(Plan("write", 1)), IMAGE)
+    with pytest.raises(OSError, match="No space"), written(Worse(Plan("close")), "x"):
+        pass
