@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from bundlefs.regions import Cert
 log = logging.getLogger(__name__)
 
 _INTERRUPTED = 130
+_BROKEN_PIPE = 141
 
 
 class Subparsers(Protocol):
@@ -74,7 +76,12 @@ def read_certs(texts: Sequence[str]) -> list[Cert]:
 def reported(work: Callable[[], int]) -> int:
     """Do `work` and give its exit code; every error that a user can cause is one line."""
     try:
-        return work()
+        code = work()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads on (`| head`); what is still in the buffer must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
     except BundlefsError as error:
         print(f"bundlefs: {error}", file=sys.stderr)
         return error.exit_code
@@ -84,3 +91,4 @@ def reported(work: Callable[[], int]) -> int:
         log.exception("unexpected error")
         print(f"bundlefs: unexpected error: {error!r}", file=sys.stderr)
         return 1
+    return code

@@ -40,18 +40,31 @@ def run(arguments: argparse.Namespace) -> int:
 
 def describe(status: dict[str, Any]) -> str:
     """Give the status in a few lines."""
-    lines = [
-        f"image     {status['image']}, {human(status['image_size'])}",
-        f"phase     {status['phase']}: {_PHASES[status['phase']]}",
-        f"bundle    {status['parts_made']} parts made, {human(status['sealed_bytes'])} sealed",
-        f"read      {human(status['image_bytes_read'])} of the image",
-        f"mounted   for {status['seconds']:.0f} s, by process {status['pid']}",
-    ]
+    lines = [f"image     {status['image']}, {human(status['image_size'])}"]
+    lines += _opened(status) if "access" in status else _bundled(status)
     if status["phase"] == "indexing":
         lines.append(bar(status))
     if status["error"]:
         lines.append(f"error     {status['error']}")
     return "\n".join(lines)
+
+
+def _bundled(status: dict[str, Any]) -> list[str]:
+    return [
+        f"phase     {status['phase']}: {_PHASES[status['phase']]}",
+        f"bundle    {status['parts_made']} parts made, {human(status['sealed_bytes'])} sealed",
+        f"read      {human(status['image_bytes_read'])} of the image",
+        f"mounted   for {status['seconds']:.0f} s, by process {status['pid']}",
+    ]
+
+
+def _opened(status: dict[str, Any]) -> list[str]:
+    failed = "a read failed; the next one tries again" if status["error"] else "no read has failed"
+    return [
+        f"phase     {status['phase']}: {failed}",
+        f"bundle    {human(status['sealed_bytes'])}, opened {status['access']}",
+        f"mounted   by process {status['pid']}",
+    ]
 
 
 def bar(status: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.interop.back import MIB, done, peak_memory, refused, report
 from tests.mount.commands import attempt, terminal
 from tests.support import bundles, images
 from tests.support.bundles import BUNDLERS, Bundler, Made, Stages, Workshop
-from tests.support.tools import run
+from tests.support.tools import pipeline, run
 
 CHECKS = ["manifest", "signature", "sizes of the parts", "digests of the parts"]
 CONTENT = "decryption, tar digest, image size"
@@ -217,3 +218,9 @@ def test_memory_does_not_grow_with_the_parts(made: Made, workshop: Workshop) -> 
     code, peak = peak_memory(*words, huge.manifest)
     assert (usual[0], code) == (0, 0)
     assert peak < usual[1] + 64 * MIB
+
+
+def test_a_reader_that_reads_no_further(made: Made) -> None:
+    """As `bundlefs verify | head -1`: an end without a traceback."""
+    script = '{ "$1" -m bundlefs verify "$2" && exit 1 || test $? = 141; } | true'
+    assert pipeline(script, sys.executable, made.manifest) == (b"", "")

@@ -12,6 +12,7 @@ from tests.mount.commands import refusal
 from tests.mount.opened import BY_POINTS, opened
 from tests.support import bundles, images, oracles
 from tests.support.bundles import BUNDLERS, Made, Workshop
+from tests.support.mounts import bundlefs
 from tests.support.tools import run
 
 
@@ -66,6 +67,14 @@ def test_one_file_to_be_read(made: Made, key: tuple[str, Path], tmp_path: Path) 
             (mount.path / "other.img").stat()
         assert mount.read(made.facts.size - 10, 100) == made.image.read_bytes()[-10:]
         assert mount.read(made.facts.size, 100) == b""
+
+
+def test_its_status_for_a_person(made: Made, key: tuple[str, Path], tmp_path: Path) -> None:
+    with opened(made.manifest, tmp_path / "mnt", *key) as mount:
+        said = bundlefs("status", mount.path)
+        assert "phase     complete: no read has failed" in said
+        assert f"opened {mount.status()['access']}" in said
+        assert str(mount.pid) in said
 
 
 @pytest.mark.parametrize("name", ["../../evil", "a/b", ".", "x" * 300])
