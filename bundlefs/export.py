@@ -101,6 +101,9 @@ class Export:
 
 def _digest(path: Path) -> str | None:
     try:
+        # A pipe would wait for a writer, a device might not end.
+        if not path.is_file():
+            return None
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha1").hexdigest()
     except OSError:
