@@ -30,8 +30,7 @@ from bundlefs.unnamed import open_unnamed, write_all
 log = logging.getLogger(__name__)
 
 DEFAULT_CACHE_SIZE = 256 << 20
-RECENT_SIZE = 64 << 20
-"""For ten files at a time in two ranges each, as aws-cli reads, and what is read ahead of them."""
+RECENT_SIZE = 32 << 20
 
 
 class Spill:
