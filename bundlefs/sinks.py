@@ -66,7 +66,8 @@ class DirectorySink:
         self.folder = Path(folder)
 
     def open(self, filename: str) -> SinkFile:
-        """Begin a file in the folder, which must be there."""
+        """Begin a file in the folder, which is made if it is not there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         return _Renamed(self.folder / filename)
 
 

@@ -171,13 +171,24 @@ def test_names_with_wildcards_sweep_their_own(tmp_path: Path) -> None:
     assert sorted(contents(tmp_path)) == [".x1.12345678", "x[12]"]
 
 
-@pytest.mark.parametrize("kind", ["missing", "a file"])
-def test_a_folder_that_is_none_is_named(kind: str, tmp_path: Path) -> None:
-    folder = tmp_path / "x"
-    if kind == "a file":
-        folder.touch()
-    with pytest.raises(OSError, match=r"x/image\.part\.00"):
-        DirectorySink(folder).open("image.part.00")
+def test_a_folder_is_made_when_it_is_needed(tmp_path: Path) -> None:
+    sink = DirectorySink(tmp_path / "x" / "y")
+    assert contents(tmp_path) == {}
+    sink.open("image.part.00").close()
+    assert contents(sink.folder) == {"image.part.00": b""}
+
+
+@pytest.mark.parametrize("below", ["", "y"])
+def test_a_folder_that_cannot_be_is_named(below: str, tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    with pytest.raises(OSError, match=f"/x/{below}".rstrip("/")):
+        DirectorySink(tmp_path / "x" / below).open("image.part.00")
+
+
+def test_a_name_that_is_too_long_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="/" + 250 * "n"):
+        DirectorySink(tmp_path).open(250 * "n")
+    assert contents(tmp_path) == {}
 
 
 @contextmanager

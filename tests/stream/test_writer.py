@@ -579,13 +579,14 @@ def test_all_processors_are_used() -> None:
 
 def test_it_says_nothing_by_itself(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A library that fails tells its caller, not the caller's stderr."""
+    (tmp_path / "file").touch()
     script = (
         "from bundlefs import *\n"
-        "with BundleWriter('image', 1, DirectorySink('nowhere')) as w: w.write(b'x')"
+        "with BundleWriter('image', 1, DirectorySink('file/x')) as w: w.write(b'x')"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False
     )
     assert done.stderr.startswith("Traceback")
-    assert "nowhere/image.part.00" in done.stderr.splitlines()[-1]
+    assert "'file/x'" in done.stderr.splitlines()[-1]
     assert capfd.readouterr() == ("", "")
