@@ -15,6 +15,7 @@ from bundlefs.bundle import Bundle, Engine
 from bundlefs.cli.common import Subparsers, size
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.mount import add_bundle_options, add_state_options, add_work_options, read_recipe
+from bundlefs.cli.opening import open_image, open_state, warn_of_size
 from bundlefs.cli.progress import shown
 from bundlefs.errors import BundlefsError, UsageError
 from bundlefs.export import Export, Tap
@@ -81,12 +82,6 @@ def _set_up_logging(arguments: argparse.Namespace) -> None:
 
 
 def _from_file(arguments: argparse.Namespace, recipe: Recipe, path: Path) -> None:
-    from bundlefs.cli.session import (  # noqa: PLC0415  # loads the event loop
-        open_image,
-        open_state,
-        warn_of_size,
-    )
-
     with ExitStack() as stack:
         image = stack.enter_context(closing(open_image(arguments, path)))
         warn_of_size(image, arguments)

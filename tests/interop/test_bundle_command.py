@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from tests.interop.back import done, leftovers, refused, the_line
 from tests.mount.commands import AS_USER, ROOT, users_folder
 from tests.support import images, oracles
 from tests.support.mounts import BUNDLEFS, COMMAND_SECONDS, detach, mounted, settings
-from tests.support.tools import run
+from tests.support.tools import ACCOUNT, run
 
 MIB = 1 << 20
 PART = 10 * MIB
@@ -546,3 +547,25 @@ def test_the_log_file_has_what_is_said(image: Path, tmp_path: Path) -> None:
     ending = done("bundle", *FAST, "--log-file", log, image, tmp_path / "dest")
     assert ending.err == ""
     assert "the bundle is complete" in log.read_text()
+
+
+# --- hosts without FUSE ---
+
+WITHOUT_FUSE = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("pyfuse3", "trio"):
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Missing())
+from bundlefs.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_it_needs_no_fuse(image: Path, tmp_path: Path) -> None:
+    words = ["bundle", "--state", "none", "--level", "1", "--account", ACCOUNT]
+    run([sys.executable, "-c", WITHOUT_FUSE, *words, image, tmp_path / "dest"])
+    assert (tmp_path / "dest" / "image.manifest.xml").exists()

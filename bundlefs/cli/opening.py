@@ -1,0 +1,52 @@
+"""What a mount and `bundlefs bundle` begin with: the image and its state."""
+
+import argparse
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from bundlefs.cli.common import human
+from bundlefs.image import Source
+from bundlefs.recipe import Recipe, wanted
+from bundlefs.sources import open_source
+from bundlefs.state import State, default_path, open_file
+
+MAX_ROOT_SIZE = 10 << 30
+"""EC2 refuses a root image larger than 10 GiB [ec2-ami-tools bundleimage.rb MAX_SIZE]."""
+
+
+def open_image(arguments: argparse.Namespace, path: Path) -> Source:
+    """Open an image in the form that it has, or that --source says."""
+    kept = _points_path(arguments, path) if path == arguments.image else None
+    return open_source(path, raw=arguments.source == "raw", kept=kept)
+
+
+def _points_path(arguments: argparse.Namespace, path: Path) -> Path | None:
+    """Name the file for what is known of a compressed image, beside its state."""
+    if arguments.state == "none":
+        return None
+    if arguments.state:
+        return Path(f"{arguments.state}.points").absolute()
+    # What is wrong with the path is found, and said, on opening it.
+    with suppress(OSError, RuntimeError):
+        return default_path(path, "").with_suffix(".points")
+    return None
+
+
+def warn_of_size(image: Source, arguments: argparse.Namespace) -> None:
+    """Say so if EC2 is going to refuse this image."""
+    if image.size > MAX_ROOT_SIZE and not arguments.no_size_limit:
+        print(
+            f"bundlefs: warning: {image.path} has {human(image.size)}; EC2 takes root images of at"
+            " most 10 GiB (--no-size-limit silences this)",
+            file=sys.stderr,
+        )
+
+
+def open_state(arguments: argparse.Namespace, image: Source, recipe: Recipe) -> State:
+    """Take up the state of an earlier mount, or begin one, in a file or not."""
+    asked = wanted(image, recipe)
+    if arguments.state == "none":
+        return State(asked.extents)
+    path = Path(arguments.state) if arguments.state else default_path(image.path, recipe.prefix)
+    return open_file(path.absolute(), asked, fresh=arguments.fresh)
