@@ -37,7 +37,9 @@ POWERLESS = (
 AS_NOBODY = (
     *(sys.executable, "-c"),
     (
-        "import os, sys; import bundlefs.cli.session; from bundlefs.cli import main;"
+        "import os, sys; import bundlefs.cli.session; from bundlefs.cli import main, parser;"
+        # Each command is imported while it may still be read.
+        " parser();"
         f" os.setgroups([]); os.setresgid({NOBODY}, {NOBODY}, {NOBODY});"
         f" os.setresuid({NOBODY}, {NOBODY}, {NOBODY}); sys.exit(main(sys.argv[1:]))"
     ),
