@@ -1,0 +1,77 @@
+"""The manual page: the parser of the command line, and what no `--help` has room for.
+
+The page is made when the wheel is built, so that it cannot differ from `--help`. What is
+written by hand is in `sections.txt`, in roff; nothing of this machine may get into the page.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+SECTIONS = Path(__file__).with_name("sections.txt")
+WIDTH = "78"  # of the usages, as argparse breaks them; a terminal has 80
+
+
+def page() -> str:
+    """Give bundlefs(1) in roff."""
+    # Only a build has it: the hook asks for it. It has no types.
+    from argparse_manpage.manpage import Manpage  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    from bundlefs import __version__  # noqa: PLC0415  # the source tree's, once it is on the path
+    from bundlefs.cli import parser  # noqa: PLC0415  # same
+
+    os.environ["COLUMNS"] = WIDTH
+    top = parser()
+    for each in parsers(top):
+        _of_no_machine(each)
+    _name_commands(top)
+    manual = Manpage(top, format="single-commands-section")
+    manual.description = "show a disk image as an EC2 instance-store bundle"
+    manual.manual = "User Commands"
+    manual.source = f"bundlefs {__version__}"
+    manual.parse_include(SECTIONS)
+    return _polished(str(manual))
+
+
+def parsers(top: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Give a parser and those of all its commands, at any depth."""
+    yield top
+    for action in top._actions:  # noqa: SLF001  # argparse has no other way to look inside
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001  # same
+            for command in action.choices.values():
+                yield from parsers(command)
+
+
+def _of_no_machine(parser: argparse.ArgumentParser) -> None:
+    """Put words in the place of defaults that depend on who builds the wheel, and where."""
+    from bundlefs.state import default_folder  # noqa: PLC0415  # as in page()
+
+    words = {"jobs": "one for each CPU", "arch": "this machine's"}
+    for action in parser._actions:  # noqa: SLF001  # as in parsers()
+        if action.dest in words and action.option_strings:
+            action.default = words[action.dest]
+        if action.help:
+            folder = str(default_folder()).replace("%", "%%")
+            action.help = action.help.replace(folder, "the state folder, see FILES")
+
+
+def _name_commands(top: argparse.ArgumentParser) -> None:
+    for group in top._action_groups:  # noqa: SLF001  # as in parsers()
+        actions = group._group_actions  # noqa: SLF001  # same
+        if any(isinstance(action, argparse._SubParsersAction) for action in actions):  # noqa: SLF001
+            group.title = "commands"
+
+
+def _polished(text: str) -> str:
+    """Mend what troff takes for a request, and leave names whole: no hyphens, ragged right."""
+    head, _, body = text.partition("\n")
+    body = re.sub(r"^'", r"\\&'", body, flags=re.MULTILINE)
+    return f"{head}\n.nh\n.ad l\n{body}"
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
