@@ -9,6 +9,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. Results go to stdout, all else to s
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -26,6 +27,7 @@ COMMANDS = (
     "unbundle",
     "open",
     "manifest",
+    "completion",
 )
 
 
@@ -47,6 +49,10 @@ def parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and give its exit code. Every error is one line on stderr."""
     stand_in_for_closed_streams()
+    if "_ARGCOMPLETE" in os.environ:
+        from bundlefs.cli.completers import answer  # noqa: PLC0415  # only a shell's question does
+
+        answer(parser, COMMANDS)
     words = sys.argv[1:] if argv is None else argv
     known = words[:1] if words and words[0] in COMMANDS else COMMANDS
     arguments = parser(known).parse_args(words)

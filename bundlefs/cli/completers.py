@@ -1,0 +1,99 @@
+"""What a shell is answered that asks for completions, by running bundlefs with `_ARGCOMPLETE`.
+
+All that is known of values is here and not at the options, and only such a run loads this.
+"""
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import argcomplete
+from argcomplete.completers import DirectoriesCompleter
+
+from bundlefs.mountpoint import FS_TYPE
+from bundlefs.regions import KNOWN_REGIONS
+
+# What an option can be, by its destination.
+_VALUES = {
+    "region": KNOWN_REGIONS,
+    "level": tuple("0123456789"),
+    "arch": ("x86_64", "arm64", "i386"),
+    "type": ("machine", "kernel", "ramdisk"),
+}
+_FOLDERS = ("mountpoint", "cache_dir", "parts")
+_OF_A_MOUNT = ("umount", "status")
+
+
+def answer(
+    parser: Callable[[Sequence[str]], argparse.ArgumentParser], commands: Sequence[str]
+) -> None:
+    """Answer a shell and end, if it is one that asks; else return.
+
+    Args:
+        parser: gives the parser of some commands; a line that names one loads that alone.
+        commands: all of them.
+    """
+    if not {"_ARGCOMPLETE", "COMP_LINE", "COMP_POINT"} <= os.environ.keys():
+        return
+    words = os.environ["COMP_LINE"].split(" ")
+    named = words[1:2] if len(words) > 2 and words[1] in commands else commands  # noqa: PLR2004  # typed out
+    top = parser(named)
+    _teach(top)
+    argcomplete.autocomplete(top, always_complete_options="long")
+
+
+def _teach(parser: argparse.ArgumentParser) -> None:
+    """Tell a parser and those of its commands what their arguments can be."""
+    command = parser.prog.split()[-1]
+    for action in parser._actions:  # noqa: SLF001  # argparse has no other way to look inside
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001  # same
+            for each in action.choices.values():
+                _teach(each)
+        elif completer := _completer(action, command):
+            action.completer = completer  # type: ignore[attr-defined]  # argcomplete looks here
+
+
+def _completer(action: argparse.Action, command: str) -> Callable[..., Iterable[str]] | None:
+    """Give what lists the values of an argument; None for files and argparse's choices."""
+    if action.dest == "mountpoint" and command in _OF_A_MOUNT:
+        return _mountpoints
+    if action.dest in _FOLDERS:
+        return _folders
+    if "-o" in action.option_strings and "--output" not in action.option_strings:
+        return _mount_options
+    if action.dest == "passphrase_env":
+        return lambda **_: os.environ
+    values = _VALUES.get(action.dest)
+    return (lambda **_: values) if values else None
+
+
+def _folders(prefix: str, **_: object) -> list[str]:
+    return list(DirectoriesCompleter()(prefix))
+
+
+def _mountpoints(prefix: str, **_: object) -> list[str]:
+    """Give the live and dead mounts of bundlefs; folders if none can be meant."""
+    found = [point for point in mountpoints() if point.startswith(prefix)]
+    return found or _folders(prefix)
+
+
+def mountpoints() -> Iterator[str]:
+    """Give where bundlefs is mounted, by the kernel's table."""
+    table = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    for line in table.splitlines():
+        fields = line.split(" ")
+        if fields[fields.index("-") + 1] == FS_TYPE:
+            yield re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
+
+
+def _mount_options(prefix: str, parser: argparse.ArgumentParser, **_: object) -> list[str]:
+    """Give the long options as mount(8) takes them, after the last comma."""
+    head = prefix[: prefix.rfind(",") + 1]
+    return [
+        head + option.removeprefix("--") + ("" if action.nargs == 0 else "=")
+        for action in parser._actions  # noqa: SLF001  # as in _teach()
+        for option in action.option_strings
+        if option.startswith("--") and action.dest not in ("help", "foreground")
+    ]
