@@ -1,0 +1,121 @@
+"""bundlefs(1) through `man`: it is found, says all that `--help` says, and troff likes it."""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bundlefs
+from bundlefs.cli import parser
+from contrib.man.page import page, parsers
+from tests.support.tools import tool
+
+SECTIONS = (
+    *("NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "OPTIONS", "EXAMPLES", "FILES"),
+    *("ENVIRONMENT", "SIGNALS", "EXIT STATUS", "TROUBLESHOOTING", "SEE ALSO"),
+)
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder with `bin` and `share/man` of the installation.
+
+    A wheel has the page, and it is that page which has to be right. The page beside an editable
+    installation is as old as that, so there it is made anew.
+    """
+    if Path(bundlefs.__file__).is_relative_to(sys.prefix):
+        return Path(sys.prefix)
+    made = tmp_path_factory.mktemp("prefix")
+    (made / "bin").mkdir()
+    folder = made / "share" / "man" / "man1"
+    folder.mkdir(parents=True)
+    (folder / "bundlefs.1").write_text(page(), encoding="utf-8")
+    return made
+
+
+def man(prefix: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `man` with nothing set but a PATH on which the installation's `bin` is."""
+    return subprocess.run(
+        [tool("man"), *words, "bundlefs"],
+        env={
+            "PATH": f"{prefix / 'bin'}:{os.environ['PATH']}",
+            "LC_ALL": "C.UTF-8",
+            "MANWIDTH": "100",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def shown(prefix: Path) -> str:
+    """Give what `man bundlefs` prints."""
+    # Dashes are typeset; bold is printed by going back, where there is no terminal.
+    return re.sub(r".\x08", "", man(prefix).stdout).replace("\N{HYPHEN}", "-")
+
+
+def test_man_finds_it_beside_the_program(prefix: Path) -> None:
+    found = Path(man(prefix, "--where").stdout.strip())
+    assert found == prefix / "share" / "man" / "man1" / "bundlefs.1"
+
+
+def test_all_sections_are_there(shown: str) -> None:
+    headings = re.findall(r"^[A-Z][A-Z ]+$", shown, re.MULTILINE)
+    assert headings == list(SECTIONS)
+
+
+def test_every_command_has_a_part(shown: str) -> None:
+    programs = {each.prog for each in parsers(parser())} - {"bundlefs"}
+    assert {"bundlefs mount", "bundlefs umount", "bundlefs state list"} <= programs
+    headings = set(re.findall(r"^ {3}(bundlefs [a-z -]+)$", shown, re.MULTILINE))
+    assert headings == programs
+
+
+def test_every_option_is_explained_in_the_part_of_its_command(shown: str) -> None:
+    parts = re.split(r"^ {3}(bundlefs [a-z -]+)$", shown, flags=re.MULTILINE)
+    texts = dict(zip(parts[1::2], parts[2::2], strict=True)) | {"bundlefs": shown}
+    for each in parsers(parser()):
+        explained = set(re.findall(r"^ +(?:-.*, )?(--[a-z0-9-]+)", texts[each.prog], re.MULTILINE))
+        assert long_options(each) <= explained, each.prog
+
+
+def long_options(command: argparse.ArgumentParser) -> set[str]:
+    """Give the long options of a parser but `--help`, which each has."""
+    options = {option for action in command._actions for option in action.option_strings}  # noqa: SLF001  # argparse has no other way to look inside
+    return {option for option in options if option.startswith("--")} - {"--help"}
+
+
+def test_it_says_what_no_help_says(shown: str) -> None:
+    words = (
+        *("/var/lib/bundlefs", "XDG_STATE_HOME", "BUNDLEFS_ACCOUNT", "BUNDLEFS_PASSPHRASE"),
+        *("TMPDIR", "SIGUSR1", ".bundlefs/status.json", ".bundlefs/metrics"),
+        *("user.bundlefs.sha1", "Transport endpoint is not connected", "/etc/fstab"),
+    )
+    assert [word for word in words if word not in shown] == []
+
+
+def test_nothing_of_the_machine_that_built_it_is_in_it(shown: str) -> None:
+    assert "(default: this machine's)" in shown
+    assert "(default: one for each CPU)" in shown
+    assert "prefix in the state folder, see FILES)" in re.sub(r"\s+", " ", shown)
+    assert str(Path.home() / ".local") not in shown
+
+
+def test_troff_has_no_complaint(prefix: Path) -> None:
+    done = man(prefix, "--warnings", "-E", "UTF-8", "-Tutf8", "-Z")
+    assert done.stderr == ""
+
+
+def test_a_complaint_would_be_seen(prefix: Path, tmp_path: Path) -> None:
+    text = (prefix / "share" / "man" / "man1" / "bundlefs.1").read_text(encoding="utf-8")
+    folder = tmp_path / "share" / "man" / "man1"
+    folder.mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    (folder / "bundlefs.1").write_text(text.replace(".SH FILES", ".SH FILES\n.nonsense"))
+    done = man(tmp_path, "--warnings", "-E", "UTF-8", "-Tutf8", "-Z")
+    assert "nonsense" in done.stderr
