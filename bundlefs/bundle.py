@@ -432,9 +432,9 @@ class Bundle:
         index = self._index
         return Sealed(tuple(index.part_digests), index.position, index.totals is not None)
 
-    def stored_size(self) -> int:
-        """Give the bytes of all parts as far as they are made."""
-        return self._index.position
+    def space(self) -> tuple[int, int]:
+        """Give the size of the image, and of all parts as far as they are made; bytes."""
+        return self._image.size, self._index.position
 
     def close(self) -> None:
         """Let go of the image. Whoever waits gets an error."""

@@ -3,6 +3,7 @@
     /                         a `View`: the files of a bundle, or the image in one
       .bundlefs/              never listed
         status.json           where the bundle stands; always answers at once
+        metrics               the same for Prometheus
 
 Waiting is harmless in `getattr`, `opendir`, `read` and `getxattr`, and nowhere
 else: while a `lookup` or a `readdir` is unanswered, the kernel sends no other
@@ -30,13 +31,14 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, ca
 import pyfuse3
 import trio
 
+from bundlefs import metrics
 from bundlefs.errors import (
     BundlefsError,
     ClosedError,
     ImageChangedError,
     UnknownNameError,
 )
-from bundlefs.mountpoint import CONTROL_NAME, STATUS_NAME
+from bundlefs.mountpoint import CONTROL_NAME, METRICS_NAME, STATUS_NAME
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -46,7 +48,9 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_CONTROL, _STATUS, _FIRST = (pyfuse3.ROOT_INODE + number for number in (1, 2, 3))
+_CONTROL, _STATUS, _METRICS, _FIRST = (pyfuse3.ROOT_INODE + number for number in (1, 2, 3, 4))
+_SNAPSHOTS = {STATUS_NAME: _STATUS, METRICS_NAME: _METRICS}
+"""Files that are made when they are opened, by name."""
 
 DIGEST_XATTR = b"user.bundlefs.sha1"
 
@@ -192,8 +196,8 @@ class View(Protocol[E]):
     def status(self) -> "DataclassInstance":
         """Tell where it stands, as fields that JSON can hold."""
 
-    def stored_size(self) -> int:
-        """Give the bytes of all files as far as they are known."""
+    def space(self) -> tuple[int, int]:
+        """Give the size of the image, and of the bundle as far as it is made; bytes."""
 
     def close(self) -> None:
         """End it: whoever waits gets an error."""
@@ -252,8 +256,8 @@ class Operations(pyfuse3.Operations, Generic[E]):
     ) -> pyfuse3.EntryAttributes:
         """Never wait here: see the module's head."""
         text = os.fsdecode(name)
-        if parent_inode == _CONTROL and text == STATUS_NAME:
-            return self._attributes(_STATUS, None)
+        if parent_inode == _CONTROL and text in _SNAPSHOTS:
+            return self._attributes(_SNAPSHOTS[text], None)
         if parent_inode != pyfuse3.ROOT_INODE:
             raise pyfuse3.FUSEError(errno.ENOENT)
         if text == CONTROL_NAME:
@@ -268,7 +272,7 @@ class Operations(pyfuse3.Operations, Generic[E]):
         """Wait until the size is known, and tell it."""
         if inode in (pyfuse3.ROOT_INODE, _CONTROL):
             return self._directory(inode)
-        if inode == _STATUS:
+        if inode in _SNAPSHOTS.values():
             return self._attributes(inode, None)
         entry = self._entry(inode)
         await until(self._view.sized(entry))
@@ -319,14 +323,17 @@ class Operations(pyfuse3.Operations, Generic[E]):
         self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.FileInfo:
         """Start nothing: sinks open every file once while they list."""
-        if inode == _STATUS:
+        if inode in _SNAPSHOTS.values():
             handle = self._new_handle()
-            self._snapshots[handle] = self._status()
+            self._snapshots[handle] = self._snapshot(inode)
             return pyfuse3.FileInfo(fh=handle, direct_io=True)
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(inode), keep_cache=True)
 
-    def _status(self) -> bytes:
-        return json.dumps(asdict(self._view.status()) | self._about, indent=1).encode() + b"\n"
+    def _snapshot(self, inode: int) -> bytes:
+        status = asdict(self._view.status())
+        if inode == _METRICS:
+            return metrics.text(status).encode()
+        return json.dumps(status | self._about, indent=1).encode() + b"\n"
 
     @_handler
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
@@ -346,7 +353,7 @@ class Operations(pyfuse3.Operations, Generic[E]):
 
     @_handler
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
-        """Forget the snapshot of a status file."""
+        """Forget a snapshot."""
         self._snapshots.pop(fh, None)
 
     # The rest
@@ -372,11 +379,13 @@ class Operations(pyfuse3.Operations, Generic[E]):
 
     @_handler
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        """Show what is stored as a full file system."""
+        """Show the image as the size and the bundle as what is used; nothing can be added."""
+        image, bundle = self._view.space()
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = 512
-        data.f_blocks = -(-self._view.stored_size() // 512)
-        data.f_bfree = data.f_bavail = 0
+        data.f_blocks = -(-max(image, bundle) // 512)
+        data.f_bfree = data.f_blocks + -bundle // 512
+        data.f_bavail = 0
         data.f_files = data.f_ffree = data.f_favail = 0
         data.f_namemax = 255
         return data

@@ -17,6 +17,14 @@ import trio
 
 from bundlefs.errors import MountError
 from bundlefs.fs import Operations, View
+from bundlefs.mountpoint import in_use
+from bundlefs.service import (
+    REPORT_SIGNAL,
+    Notifier,
+    feed_watchdog,
+    report_on_signal,
+    tell_status,
+)
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +32,7 @@ E = TypeVar("E")
 
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Closing the terminal of a mount in the foreground must not leave a dead mount behind."""
+_HELD = (*_ENDING, REPORT_SIGNAL)
 _MAX_TASKS = 10_000
 """Each waiting reader holds one; pyfuse3's 99 would stop the mount at a hundred readers."""
 _TICK_SECONDS = 0.5
@@ -61,7 +70,7 @@ def serve(
 @contextmanager
 def _signals_held() -> Iterator[None]:
     """Hold signals back until the event loop takes them: one before would leave a dead mount."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     try:
         yield
     finally:
@@ -97,12 +106,17 @@ async def _run(
     ready: Callable[[], None],
     tick: Callable[[], None] | None,
 ) -> None:
+    notifier = Notifier()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_end_on_signal, view)
-        nursery.start_soon(_greet, session, ready)
+        nursery.start_soon(_end_on_signal, view, session, notifier)
+        nursery.start_soon(report_on_signal, view)
+        nursery.start_soon(_greet, session, ready, notifier)
+        if notifier.there:
+            nursery.start_soon(tell_status, view, notifier)
         if tick:
             nursery.start_soon(_call_often, tick)
         await pyfuse3.main(max_tasks=_MAX_TASKS)
+        notifier.send(STOPPING=1)
         nursery.cancel_scope.cancel()
 
 
@@ -117,7 +131,7 @@ async def _call_often(tick: Callable[[], None]) -> None:
         await trio.sleep(_TICK_SECONDS)
 
 
-async def _end_on_signal(view: View[E]) -> None:
+async def _end_on_signal(view: View[E], session: Session, notifier: Notifier) -> None:
     with trio.open_signal_receiver(*_ENDING) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         try:
@@ -127,17 +141,29 @@ async def _end_on_signal(view: View[E]) -> None:
             signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         log.info("%s: unmounting", signal.Signals(number).name)
         # Those who wait must be answered before pyfuse3's tasks can end.
+        notifier.send(STOPPING=1)
         view.close()
+        if reason := await trio.to_thread.run_sync(
+            in_use, session.mountpoint, abandon_on_cancel=True
+        ):
+            log.warning(
+                "%s is in use (%s): it is detached, and files that are open there give errors now",
+                session.mountpoint,
+                reason,
+            )
         pyfuse3.terminate()
 
 
-async def _greet(session: Session, ready: Callable[[], None]) -> None:
+async def _greet(session: Session, ready: Callable[[], None], notifier: Notifier) -> None:
     """Ask the mount for its own attributes: when it answers, it is ready."""
     # A mount that ends before it is ready never answers: its thread is not waited for.
     about = await trio.to_thread.run_sync(os.stat, session.mountpoint, abandon_on_cancel=True)
     await trio.to_thread.run_sync(_tune, about.st_dev)
     log.info("mounted on %s", session.mountpoint)
     ready()
+    notifier.send(READY=1, MAINPID=os.getpid())
+    # Not before: there is nothing to ask.
+    await feed_watchdog(session.mountpoint, notifier)
 
 
 def _tune(device: int) -> None:

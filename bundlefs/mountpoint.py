@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 FS_TYPE = "fuse.bundlefs"
 CONTROL_NAME = ".bundlefs"
 STATUS_NAME = "status.json"
+METRICS_NAME = "metrics"
 _END_SECONDS = 30
 
 
@@ -118,6 +119,17 @@ def unmount(path: Path, *, lazy: bool) -> None:
         )
     if process is not None:
         _await_end(process, lazy=lazy)
+
+
+def in_use(where: Path) -> str | None:
+    """Unmount if nobody uses the mount; give what the system says where that fails."""
+    try:
+        command = [*_unmounter(lazy=False), str(where)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # argv, no shell
+    except (MountError, OSError) as error:
+        return str(error)
+    # It may have been unmounted a moment ago by somebody else.
+    return done.stderr.strip() if done.returncode and find_mount(where) == FS_TYPE else None
 
 
 def _unmounter(*, lazy: bool) -> list[str]:

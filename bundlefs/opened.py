@@ -186,9 +186,9 @@ class DiskView:
             error=str(self._error) if self._error else None,
         )
 
-    def stored_size(self) -> int:
-        """Give the size of the image."""
-        return self._bundle.size
+    def space(self) -> tuple[int, int]:
+        """Give the size of the image, and of all parts; bytes."""
+        return self._bundle.size, self._bundle.sealed_size
 
     def close(self) -> None:
         """Nobody waits here."""

@@ -1,9 +1,12 @@
-"""Where log lines go: stderr in the foreground, else a file or syslog."""
+"""Where log lines go, and in which form: stderr in the foreground, else a file or syslog."""
 
 import argparse
+import json
 import logging
 import logging.handlers
+import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,12 +26,17 @@ def set_up_logging(arguments: argparse.Namespace) -> None:
 
 def _handlers(arguments: argparse.Namespace) -> list[logging.Handler]:
     stderr = _AboveTheBar()
-    stderr.setFormatter(logging.Formatter("bundlefs: %(levelname)s: %(message)s"))
+    journal = _Journal("%(message)s") if _to_journal() else None
+    stderr.setFormatter(
+        _json(arguments) or journal or logging.Formatter("bundlefs: %(levelname)s: %(message)s")
+    )
     if arguments.foreground and not arguments.log_file:
         return [stderr]
     # Until it has gone to the background, the user is there to read what matters.
     stderr.setLevel(logging.WARNING)
     kept = _kept(arguments.log_file)
+    if kept and (form := _json(arguments)):
+        kept.setFormatter(form)
     return [stderr, kept] if kept else [stderr]
 
 
@@ -46,6 +54,49 @@ def _kept(path: Path | None) -> logging.Handler | None:
     handler = logging.handlers.SysLogHandler(str(_SYSLOG))
     handler.setFormatter(logging.Formatter("bundlefs[%(process)d]: %(levelname)s: %(message)s"))
     return handler
+
+
+def _to_journal() -> bool:
+    """Tell whether stderr is the journal's own stream [systemd.exec(5), JOURNAL_STREAM]."""
+    try:
+        about = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{about.st_dev}:{about.st_ino}"
+
+
+def _json(arguments: argparse.Namespace) -> logging.Formatter | None:
+    return _Json() if arguments.log_format == "json" else None
+
+
+class _Json(logging.Formatter):
+    """An object a line: time (RFC 3339, UTC), level, logger, message, and an exception's text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+class _Journal(logging.Formatter):
+    """Lines with the priorities of sd-daemon(3); the journal adds the time by itself."""
+
+    _PRIORITIES = (
+        (logging.CRITICAL, 2),
+        (logging.ERROR, 3),
+        (logging.WARNING, 4),
+        (logging.INFO, 6),
+    )
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = next((code for least, code in self._PRIORITIES if record.levelno >= least), 7)
+        return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines())
 
 
 class _AboveTheBar(logging.Handler):

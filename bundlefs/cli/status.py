@@ -1,13 +1,16 @@
-"""`bundlefs status`: where a mount stands, for a person or as JSON."""
+"""`bundlefs status`: where a mount stands, for a person or as JSON, once or until it is done."""
 
 import argparse
 import json
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from bundlefs.cli.common import Subparsers, human
+from bundlefs.cli.common import Subparsers, human, positive
+from bundlefs.errors import MountError
 from bundlefs.mountpoint import read_status
 
 _PHASES = {
@@ -28,14 +31,61 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT")
     parser.add_argument("--json", action="store_true", help="as JSON, all fields")
+    parser.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        type=positive,
+        nargs="?",
+        const=1,
+        help="show it every second, or so many, until the bundle is complete or the mount ends",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the status."""
     status = read_status(arguments.mountpoint)
+    if arguments.watch:
+        return _watch(arguments, status)
     print(json.dumps(status, indent=1) if arguments.json else describe(status))
     return 1 if status["phase"] == "failed" else 0
+
+
+def _watch(arguments: argparse.Namespace, status: dict[str, Any]) -> int:
+    """Show each status that differs: in place on a terminal, else one after the other."""
+    show = _Shown(as_json=arguments.json)
+    while True:
+        show(status)
+        if status["phase"] in ("complete", "failed"):
+            return 1 if status["phase"] == "failed" else 0
+        time.sleep(arguments.watch)
+        try:
+            status = read_status(arguments.mountpoint)
+        except MountError:
+            print(f"bundlefs: the mount at {arguments.mountpoint} has ended", file=sys.stderr)
+            return 0
+
+
+class _Shown:
+    """What was shown last; time alone is no change."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._in_place = sys.stdout.isatty() and not as_json
+        self._last: dict[str, Any] = {}
+        self._lines = 0
+
+    def __call__(self, status: dict[str, Any]) -> None:
+        lasting = {name: value for name, value in status.items() if not name.endswith("seconds")}
+        if lasting == self._last and not self._in_place:
+            return
+        self._last = lasting
+        text = json.dumps(status) if self._as_json else describe(status)
+        if self._in_place:
+            # Up to where it began, and clear from there [ECMA-48].
+            text = (f"\x1b[{self._lines}A\x1b[J" if self._lines else "") + text
+            self._lines = len(describe(status).splitlines())
+        print(text, flush=True)
 
 
 def describe(status: dict[str, Any]) -> str:

@@ -207,7 +207,7 @@ METHODS: dict[str, Callable[[Faulty], Iterator[Action]]] = {
     "digested": getxattr,
     "digest": getxattr,
     "status": status,
-    "stored_size": statvfs,
+    "space": statvfs,
 }
 # Bytes that are in memory are given without asking for more.
 BESIDES: dict[str, dict[str, None]] = {"reached": {"read_fast": None}, "read": {"read_fast": None}}

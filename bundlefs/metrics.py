@@ -1,0 +1,44 @@
+"""A status as Prometheus text [exposition format 0.0.4]. Knows no mount and no bundle."""
+
+from collections.abc import Mapping
+
+from bundlefs import __version__
+
+_METRICS = (
+    ("image_size", "image_bytes", "gauge", "Size of the image."),
+    ("image_bytes_read", "image_read_bytes_total", "counter", "Bytes read of the image."),
+    ("tar_size", "tar_bytes", "gauge", "Size of the tar stream."),
+    ("tar_bytes_done", "tar_done_bytes", "gauge", "How far the index pass is in the tar stream."),
+    ("parts_made", "parts_made", "gauge", "Parts whose digest is known."),
+    ("sealed_bytes", "sealed_bytes", "gauge", "Bytes of the bundle that are made or there."),
+    ("blocks_compressed", "blocks_compressed_total", "counter", "Blocks that were compressed."),
+    ("seconds", "uptime_seconds", "gauge", "Seconds since the mount."),
+    ("pass_seconds", "pass_seconds", "gauge", "Seconds that the index pass has taken."),
+)
+"""Field of the status, name after `bundlefs_`, type, help."""
+
+_PHASES = ("idle", "indexing", "complete", "failed")
+
+
+def text(status: Mapping[str, object]) -> str:
+    """Give the metrics of a mount; fields that its status has not are left out."""
+    image = _label(str(status["image"]))
+    lines = _metric("build_info", "gauge", "The version.", {f'version="{__version__}"': 1})
+    phases = {
+        f'image="{image}",phase="{phase}"': int(status["phase"] == phase) for phase in _PHASES
+    }
+    lines += _metric("phase", "gauge", "1 for the phase that the mount is in.", phases)
+    for field, name, kind, about in _METRICS:
+        if field in status:
+            lines += _metric(name, kind, about, {f'image="{image}"': status[field]})
+    return "\n".join(lines) + "\n"
+
+
+def _metric(name: str, kind: str, about: str, samples: Mapping[str, object]) -> list[str]:
+    head = [f"# HELP bundlefs_{name} {about}", f"# TYPE bundlefs_{name} {kind}"]
+    return head + [f"bundlefs_{name}{{{labels}}} {value}" for labels, value in samples.items()]
+
+
+def _label(value: str) -> str:
+    shown = value.encode("utf-8", "replace").decode()
+    return shown.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
