@@ -33,11 +33,15 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON, all fields")
     parser.add_argument(
         "--watch",
+        action="store_true",
+        help="show it again and again, until the bundle is complete or the mount ends",
+    )
+    parser.add_argument(
+        "--interval",
         metavar="SECONDS",
         type=positive,
-        nargs="?",
-        const=1,
-        help="show it every second, or so many, until the bundle is complete or the mount ends",
+        default=1,
+        help="between two looks of --watch (default: %(default)s)",
     )
     parser.set_defaults(run=run)
 
@@ -58,7 +62,7 @@ def _watch(arguments: argparse.Namespace, status: dict[str, Any]) -> int:
         show(status)
         if status["phase"] in ("complete", "failed"):
             return 1 if status["phase"] == "failed" else 0
-        time.sleep(arguments.watch)
+        time.sleep(arguments.interval)
         try:
             status = read_status(arguments.mountpoint)
         except MountError:

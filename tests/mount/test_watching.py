@@ -61,12 +61,12 @@ def test_df(mount: Mount) -> None:
 
 def test_watch_a_complete_bundle(mount: Mount) -> None:
     assert mount.parts()
-    lines = bundlefs("status", "--watch", "--json", mount.path).splitlines()
+    lines = bundlefs("status", "--watch", "--interval", "2", "--json", mount.path).splitlines()
     assert [json.loads(line)["phase"] for line in lines] == ["complete"]
 
 
 def test_watch_until_the_end(mount: Mount) -> None:
-    command = [*BUNDLEFS, "status", "--json", "--watch", "1", str(mount.path)]
+    command = [*BUNDLEFS, "status", "--json", "--watch", str(mount.path)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=settings(), stdout=pipe, text=True) as watching:
         assert watching.stdout
@@ -78,7 +78,7 @@ def test_watch_until_the_end(mount: Mount) -> None:
 
 
 def test_watch_ends_with_the_mount(mount: Mount) -> None:
-    command = [*BUNDLEFS, "status", "--watch", "1", str(mount.path)]
+    command = [*BUNDLEFS, "status", "--watch", str(mount.path)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=settings(), stdout=pipe, stderr=pipe, text=True) as watching:
         assert watching.stdout
@@ -89,7 +89,7 @@ def test_watch_ends_with_the_mount(mount: Mount) -> None:
 
 
 def test_watch_on_a_terminal(mount: Mount) -> None:
-    with terminal("status", "--watch", "1", mount.path) as shell:
+    with terminal("status", "--watch", mount.path) as shell:
         shell.wait_for("phase     idle")
         assert mount.parts()
         shell.wait_for("phase     complete")
