@@ -1,0 +1,343 @@
+"""The recipes in contrib are well-formed, name what there is, and do what they say.
+
+Shell by bash and shellcheck, the Containerfile by hadolint, the Jobs by Kubernetes' own schema.
+What no linter knows is asked here: files that are copied, options that bundlefs has, volumes that
+keep the state, commands of `ec2.md` against a server that answers for S3 and EC2.
+"""
+
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate  # type: ignore[import-untyped]  # it has no types
+import pytest
+import yaml
+
+from bundlefs.cli import COMMANDS, parser
+from bundlefs.regions import OWN_MODULUS, STANDARD_REGIONS
+from tests.support import images, servers
+from tests.support.mounts import bundlefs
+from tests.support.tools import clean_env, run, tool
+
+ROOT = Path(__file__).parents[2]
+CONTRIB = ROOT / "contrib"
+CONTAINER = CONTRIB / "container"
+JOBS = sorted(CONTAINER.glob("*.yaml"))
+DOCUMENTS = [CONTRIB / "ec2.md", CONTRIB / "troubleshooting.md"]
+FOREIGN = {
+    # docker and podman
+    *("--device", "--cap-add", "--security-opt"),
+    # aws and rclone
+    *("--sse", "--s3-server-side-encryption", "--s3-no-check-bucket", "--transfers"),
+    *("--block-device-mappings", "--name", "--root-device-name"),
+}
+
+
+# Shell
+
+
+def is_shell(path: Path) -> bool:
+    first = path.read_bytes().partition(b"\n")[0]
+    return bool(re.match(rb"#!.*\b(ba|da)?sh\b", first)) or path == CONTRIB / "setup"
+
+
+SCRIPTS = [path for path in sorted(CONTRIB.rglob("*")) if path.is_file() and is_shell(path)]
+
+
+def complaints(*command: str | Path) -> str:
+    """Run a checker; gives what it says if it is not content."""
+    words = [tool(str(command[0])), *map(str, command[1:])]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return (done.stdout + done.stderr or "no word") if done.returncode else ""
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(CONTRIB)))
+def test_a_script_is_sound(script: Path) -> None:
+    assert complaints("bash", "-n", script) == ""
+    assert complaints("shellcheck", "-x", "-P", ROOT, script) == ""
+
+
+def test_the_scripts_are_found_and_can_be_run() -> None:
+    names = {str(path.relative_to(CONTRIB)) for path in SCRIPTS}
+    assert {"check", "demo", "setup", "container/bundle-and-upload"} <= names
+    assert [path for path in SCRIPTS if path.name != "setup" and not path.stat().st_mode & 1] == []
+
+
+def test_an_unsound_script_would_be_seen(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/bash\nif true; then echo\n")
+    assert "syntax error" in complaints("bash", "-n", script)
+    script.write_text("#!/bin/bash\nrm $1\n")
+    assert "SC2086" in complaints("shellcheck", script)
+
+
+# The container
+
+
+CONTAINERFILE = (CONTAINER / "Containerfile").read_text()
+
+
+def instructions(name: str) -> list[str]:
+    joined = CONTAINERFILE.replace("\\\n", " ")
+    return [line.partition(" ")[2] for line in joined.splitlines() if line.startswith(f"{name} ")]
+
+
+def test_the_containerfile_is_sound(tmp_path: Path) -> None:
+    assert complaints("hadolint", CONTAINER / "Containerfile") == ""
+    broken = tmp_path / "Containerfile"
+    broken.write_text(CONTAINERFILE.replace("ENTRYPOINT", "ENTRYPONT"))
+    assert "unexpected" in complaints("hadolint", broken)
+
+
+def test_what_the_containerfile_copies_is_there() -> None:
+    copies = [words.split() for words in instructions("COPY")]
+    ours = [path for words in copies if not words[0].startswith("--") for path in words[:-1]]
+    assert ours
+    assert [path for path in ours if not (ROOT / path).exists()] == []
+    stages = {name for line in instructions("FROM") for name in line.split(" AS ")[1:]}
+    named = {word.partition("=")[2] for words in copies for word in words if "--from=" in word}
+    assert named <= stages
+
+
+def test_the_wheel_of_the_container_has_all_it_is_made_of() -> None:
+    """What the project file names lies in what the build stage copies."""
+    copied = {word for words in instructions("COPY") for word in words.split()[:-1]}
+    named = set(re.findall(r'"(contrib/[^"]+|README\.md)"', (ROOT / "pyproject.toml").read_text()))
+    assert named
+    assert {name.partition("/")[0] for name in named} <= copied
+
+
+def test_the_entry_point_is_in_the_path_and_can_be_run() -> None:
+    [entry] = [json.loads(words) for words in instructions("ENTRYPOINT")]
+    [[source, target]] = [
+        words.split() for words in instructions("COPY") if words.endswith(f"/{entry[0]}")
+    ]
+    assert (ROOT / source).stat().st_mode & 0o111 == 0o111
+    [path] = re.findall(r"PATH=(\S+)", " ".join(instructions("ENV")))
+    assert str(Path(target).parent) in path.split(":")
+
+
+# The Jobs
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def pod(path: Path) -> dict[str, Any]:
+    [job] = [one for one in documents(path) if one["kind"] == "Job"]
+    spec: dict[str, Any] = job["spec"]["template"]["spec"]
+    return spec
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
+def test_a_job_fits_the_schema_of_kubernetes(path: Path) -> None:
+    version = kubernetes_validate.latest_version()
+    for document in documents(path):
+        kubernetes_validate.validate(document, version, strict=True)
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate({**document, "specs": {}}, version, strict=True)
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
+def test_a_jobs_volumes_are_those_it_mounts(path: Path) -> None:
+    spec = pod(path)
+    [container] = spec["containers"]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert mounts.keys() == volumes.keys()
+    assert mounts["images"]["readOnly"]
+    assert volumes["images"]["persistentVolumeClaim"]["readOnly"]
+    claims = {one["metadata"]["name"] for one in documents(path) if "Claim" in one["kind"]}
+    named = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for volume in volumes.values()
+        if "persistentVolumeClaim" in volume
+    }
+    assert named == claims | {"images"}
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
+def test_a_jobs_state_outlasts_its_pod(path: Path) -> None:
+    spec = pod(path)
+    [container] = spec["containers"]
+    home = {one["name"]: one["value"] for one in container["env"]}.get("XDG_STATE_HOME")
+    state = Path(home) / "bundlefs" if home else Path("/var/lib/bundlefs")
+    [name] = [
+        mount["name"]
+        for mount in container["volumeMounts"]
+        if state.is_relative_to(mount["mountPath"])
+    ]
+    [volume] = [volume for volume in spec["volumes"] if volume["name"] == name]
+    assert "persistentVolumeClaim" in volume
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
+def test_a_jobs_secrets_are_those_it_tells_how_to_make(path: Path) -> None:
+    spec = pod(path)
+    [container] = spec["containers"]
+    used = {one["secretRef"]["name"] for one in container["envFrom"]}
+    used |= {one["secret"]["secretName"] for one in spec["volumes"] if "secret" in one}
+    told = (CONTAINER / "job.yaml").read_text()
+    assert used == set(re.findall(r"create secret generic (\S+)", told))
+    assert "Secret" not in {one["kind"] for one in documents(path)}, "none is in the file"
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
+def test_a_jobs_options_are_options(path: Path) -> None:
+    [container] = pod(path)["containers"]
+    words = container["args"]
+    command = "mount"
+    if words[0] == "--folder":
+        command, words = "bundle", words[2:]
+    image, target, *options = words
+    given = parser().parse_args([command, *options, image, "/folder"])
+    assert given.run
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert str(Path(image).parent) in mounts
+    assert str(given.user_key.parent) in mounts
+    remote = target.partition(":")[0].upper()
+    assert f"RCLONE_CONFIG_{remote}_TYPE" in {one["name"] for one in container["env"]}
+
+
+def test_the_job_without_fuse_asks_for_no_rights() -> None:
+    """What the "restricted" Pod Security Standard demands."""
+    spec = pod(CONTAINER / "job-without-fuse.yaml")
+    [container] = spec["containers"]
+    rights = container["securityContext"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+    assert rights["allowPrivilegeEscalation"] is False
+    assert rights["capabilities"] == {"drop": ["ALL"]}
+    assert "privileged" not in rights
+    kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
+    assert kinds <= {"persistentVolumeClaim", "emptyDir", "secret"}
+
+
+# The documents
+
+
+def indented(text: str) -> str:
+    """Give the lines of the code blocks that are not fenced, continued lines joined."""
+    bare = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    lines = [line[4:] for line in bare.splitlines() if line.startswith("    ")]
+    return "\n".join(lines).replace("\\\n", " ")
+
+
+def command_lines(text: str) -> list[str]:
+    """Give every `bundlefs` command line, in blocks and in the text."""
+    found = [*indented(text).splitlines(), *re.findall(r"`(bundlefs [^`]*)`", text)]
+    return [line for line in found if re.match(rf"bundlefs ({'|'.join(COMMANDS)})\b", line)]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_the_command_lines_of_a_document_are_understood(path: Path) -> None:
+    lines = command_lines(path.read_text())
+    assert len(lines) > 4
+    for line in lines:
+        words = shlex.split(line)[1:]
+        if len(words) > 1:  # else it is the name of a command alone
+            assert parser().parse_args(words).run, line
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_the_options_that_a_document_names_are_options(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in COMMANDS:
+        with pytest.raises(SystemExit, match=r"^0$"):
+            parser((command,)).parse_args([command, "--help"])
+    known = set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out))
+    named = re.findall(r"`(--[a-z0-9-]+)", path.read_text())
+    assert named
+    assert [name for name in named if name not in known | FOREIGN] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_the_links_of_a_document_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", path.read_text())
+    assert path.name != "troubleshooting.md" or len(links) > 10
+    for name, anchor in links:
+        target = path.parent / name if name else path
+        assert target.exists(), name
+        assert not anchor or anchor in anchors(target.read_text()), anchor
+
+
+def anchors(text: str) -> set[str]:
+    """Give the anchors of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# What EC2 needs
+
+
+EC2 = (CONTRIB / "ec2.md").read_text()
+
+
+def section(title: str) -> str:
+    """Give the text under a heading of ec2.md, down to the next."""
+    return EC2.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_the_policy_grants_what_is_needed_and_no_more() -> None:
+    [text] = re.findall(r"^```json\n(.*?)^```$", EC2, re.MULTILINE | re.DOTALL)
+    policy = json.loads(text)
+    assert policy["Version"] == "2012-10-17"
+    granted = {one["Sid"]: (set(one["Action"]), one["Resource"]) for one in policy["Statement"]}
+    assert {one["Effect"] for one in policy["Statement"]} == {"Allow"}
+    bucket, objects = "arn:aws:s3:::my-bucket", "arn:aws:s3:::my-bucket/my-image/*"
+    reads = ("ListBucket", "GetBucketLocation", "GetBucketOwnershipControls")
+    assert granted == {
+        "Bucket": ({f"s3:{name}" for name in (*reads, "GetEncryptionConfiguration")}, bucket),
+        "Bundle": ({"s3:PutObject", "s3:PutObjectAcl", "s3:GetObject"}, objects),
+        "Register": ({"ec2:RegisterImage", "ec2:DescribeImages"}, "*"),
+    }
+
+
+def test_the_regions_are_those_that_bundlefs_knows() -> None:
+    standard, own, _ = section("Regions and other clouds").split("\n- ")[1:]
+    name = r"\b[a-z]{2}(?:-gov)?-[a-z]+-\d\b"
+    assert tuple(re.findall(name, standard)) == STANDARD_REGIONS
+    assert tuple(re.findall(name, own)) == tuple(OWN_MODULUS)
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[servers.Server]:
+    with servers.moto(tmp_path) as server:
+        yield server
+
+
+def test_its_commands_make_a_bucket_and_an_ami(cloud: servers.Server, tmp_path: Path) -> None:
+    image = images.text_image(tmp_path / "disk", 4096)
+    bundlefs("bundle", "--state", "none", image, tmp_path / "bundle")
+    lines = [
+        line.replace("/mnt/bundle", str(tmp_path / "bundle"))
+        for line in indented(EC2).splitlines()
+        if not line.startswith("bundlefs ")
+    ]
+    assert [line.split()[0] for line in lines].count("rclone") == 2
+    env = clean_env(
+        tmp_path,
+        PATH=f"{Path(tool('rclone')).parent}:{Path(tool('aws')).parent}:/usr/bin:/bin",
+        AWS_ACCESS_KEY_ID=cloud.access_key,
+        AWS_SECRET_ACCESS_KEY=cloud.secret_key,
+        AWS_ENDPOINT_URL=cloud.url,
+        AWS_EC2_METADATA_DISABLED="true",
+        RCLONE_CONFIG_S3_TYPE="s3",
+        RCLONE_CONFIG_S3_PROVIDER="Other",
+        RCLONE_CONFIG_S3_ENDPOINT=cloud.url,
+        RCLONE_CONFIG_S3_ENV_AUTH="true",
+    )
+    out = run(["bash", "-eu", "-c", "\n".join(lines)], env=env).decode()
+    made, ownership, encryption, *registered = out.splitlines()
+    assert made == "make_bucket: my-bucket"
+    assert (ownership, encryption) == ("BucketOwnerPreferred", "AES256")
+    assert json.loads("".join(registered))["ImageId"].startswith("ami-")
+    stored = servers.aws(cloud, tmp_path, "s3", "ls", "s3://my-bucket/my-image/").decode()
+    names = [line.split()[-1] for line in stored.splitlines()]
+    assert names == ["image.manifest.xml", "image.part.00"]
