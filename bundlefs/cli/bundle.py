@@ -15,6 +15,7 @@ from bundlefs.bundle import Bundle, Engine
 from bundlefs.cli.common import Subparsers, size
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.mount import add_bundle_options, add_state_options, add_work_options, read_recipe
+from bundlefs.cli.mountopts import add_log_options
 from bundlefs.cli.opening import open_image, open_state, warn_of_size
 from bundlefs.cli.progress import shown
 from bundlefs.errors import BundlefsError, UsageError
@@ -44,8 +45,7 @@ def add_parser(commands: Subparsers) -> None:
     add_bundle_options(parser)
     add_work_options(parser)
     add_state_options(parser)
-    parser.add_argument("--log-file", metavar="FILE", type=Path, help="log here, not to stderr")
-    parser.add_argument("-v", "--verbose", action="store_true", help="log more")
+    add_log_options(parser.add_argument)
     parser.set_defaults(run=run, foreground=True)
 
 

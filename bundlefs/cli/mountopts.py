@@ -8,7 +8,7 @@ import argparse
 import difflib
 import re
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from bundlefs.errors import UsageError
@@ -38,6 +38,11 @@ def add_mount_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="FUSE options, and all long options as NAME=VALUE, as mount(8) and fstab give them",
     )
+    add_log_options(add)
+
+
+def add_log_options(add: Callable[..., argparse.Action]) -> None:
+    """Declare where log lines go and how; `add` is a parser's or a group's `add_argument`."""
     add("--log-file", metavar="FILE", type=Path, help="log here (default: stderr, or syslog)")
     add(
         "--log-format",
