@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from bundlefs import __version__
 from bundlefs.cli.common import reported
-from bundlefs.cli.mountopts import as_command, expanded
+from bundlefs.cli.mountopts import as_command
 from bundlefs.daemon import stand_in_for_closed_streams
 
 COMMANDS = (
@@ -47,41 +47,18 @@ def parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     return top
 
 
-def main(argv: Sequence[str] | None = None, *, sloppy: bool = False, fake: bool = False) -> int:
-    """Run a command line and give its exit code. Every error is one line on stderr.
-
-    Args:
-        argv: the words after the program's name; the process's own by default.
-        sloppy: only warn of unknown mount options.
-        fake: check the options and do nothing.
-    """
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and give its exit code. Every error is one line on stderr."""
     stand_in_for_closed_streams()
     if "_ARGCOMPLETE" in os.environ:
         from bundlefs.cli.completers import answer  # noqa: PLC0415  # only a shell's question does
 
         answer(parser, COMMANDS)
-    words = as_command(sys.argv[1:] if argv is None else argv, COMMANDS)
-
-    def work() -> int:
-        arguments = _parsed(words, sloppy=sloppy)
-        return 0 if fake else int(arguments.run(arguments))
-
-    return reported(work)
+    return reported(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
-def _parsed(words: list[str], *, sloppy: bool) -> argparse.Namespace:
+def _run(given: Sequence[str]) -> int:
+    words = as_command(given, COMMANDS)
     known = words[:1] if words and words[0] in COMMANDS else COMMANDS
-    top = parser(known)
-    if words[:1] in (["mount"], ["open"]):
-        words[1:] = expanded(words[1:], _long_options(top, words[0]), sloppy=sloppy)
-    return top.parse_args(words)
-
-
-def _long_options(top: argparse.ArgumentParser, command: str) -> list[str]:
-    [commands] = [
-        action
-        for action in top._actions  # noqa: SLF001  # argparse has no other way to look inside
-        if isinstance(action, argparse._SubParsersAction)  # noqa: SLF001  # same
-    ]
-    options = commands.choices[command]._option_string_actions  # noqa: SLF001  # same
-    return [option for option in options if option.startswith("--")]
+    arguments = parser(known).parse_args(words)
+    return int(arguments.run(arguments))

@@ -1,13 +1,22 @@
-"""`mount.bundlefs`: what mount(8) starts for the type `bundlefs` [mount(8), external helpers].
+"""`mount.bundlefs`: what mount(8) starts for the type `bundlefs` [mount(8), EXTERNAL HELPERS].
 
-`mount -t fuse.bundlefs` needs it not: mount.fuse3(8) calls `bundlefs IMAGE DIR -o ...`.
+`mount -t fuse.bundlefs` does not need it: mount.fuse3(8) calls `bundlefs IMAGE DIR -o ...`.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from bundlefs import cli
+from bundlefs.cli.bundles import load_keys
+from bundlefs.cli.common import reported
+from bundlefs.cli.mount import read_recipe
+from bundlefs.cli.mountopts import meant_by
+from bundlefs.cli.opening import open_image
+from bundlefs.daemon import stand_in_for_closed_streams
+from bundlefs.errors import UsageError
+from bundlefs.manifest_reader import read_manifest
+from bundlefs.mountpoint import check_mountpoint
+from bundlefs.unlock import unlock
 
 _USAGE, _FAILED = 1, 32
 """Exit codes of mount(8)."""
@@ -15,31 +24,49 @@ _USAGE, _FAILED = 1, 32
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Mount as mount(8) asks, and give its exit codes."""
-    arguments = _parser().parse_args(argv)
-    # mount(8) gives no -o at all where there are no options.
-    words = [arguments.source, arguments.mountpoint, "-o", ",".join(["rw", *arguments.o])]
-    words += ["--verbose"] * arguments.verbose
+    stand_in_for_closed_streams()
     try:
-        code = cli.main(words, sloppy=arguments.sloppy, fake=arguments.fake)
+        code = reported(lambda: _run(_parser().parse_args(argv)))
     except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 2
-    return {0: 0, 2: _USAGE}.get(code, _FAILED)
+        # argparse has said what is wrong, or shown its help.
+        code = ended.code if isinstance(ended.code, int) else UsageError.exit_code
+    return {0: 0, UsageError.exit_code: _USAGE}.get(code, _FAILED)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mount.bundlefs", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="mount.bundlefs",
+        description="Mount as mount(8) asks for the type bundlefs; use that, or `bundlefs mount`.",
+        allow_abbrev=False,
+    )
     add = parser.add_argument
-    add("source", metavar="IMAGE")
+    add("source", metavar="IMAGE", help="or a manifest, with -o open")
     add("mountpoint", metavar="DIR")
-    add("-s", dest="sloppy", action="store_true", help="ignore unknown options")
-    add("-f", dest="fake", action="store_true", help="check the options, mount nothing")
-    add("-n", action="store_true", help="as if it was not there")
+    add("-s", dest="sloppy", action="store_true", help="only warn of unknown options")
+    add("-f", dest="fake", action="store_true", help="check everything, mount nothing")
+    add("-n", action="store_true", help="no effect: there is no mtab to write")
     add("-v", dest="verbose", action="store_true", help="log more")
-    add("-N", metavar="NAMESPACE", help="as if it was not there")
-    add("-t", metavar="TYPE", help="as if it was not there")
-    add("-o", metavar="OPTION[,...]", action="append", default=[])
+    add("-N", metavar="NAMESPACE", help="no effect: mount(8) is in it already")
+    add("-t", metavar="TYPE", help="no effect")
+    add("-o", metavar="OPTION[,...]", action="append", default=[], help="as of `bundlefs mount`")
     return parser
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _run(asked: argparse.Namespace) -> int:
+    options = [f"-o{text}" for text in asked.o]
+    command = meant_by(options)
+    flags = [f"--{name}" for name in ("sloppy", "verbose") if getattr(asked, name)]
+    words = [command, *flags, *options, asked.source, asked.mountpoint]
+    arguments = cli.parser((command,)).parse_args(words)
+    return _check(arguments) if asked.fake else int(arguments.run(arguments))
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    """Do all that can fail before a mount is made."""
+    check_mountpoint(arguments.mountpoint)
+    if arguments.command == "open":
+        unlock(read_manifest(arguments.manifest), load_keys(arguments))
+    else:
+        read_recipe(arguments)
+        open_image(arguments, arguments.image).close()
+    return 0

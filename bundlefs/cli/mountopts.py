@@ -1,29 +1,35 @@
-"""The options of everything that mounts, and how mount(8) gives them.
+"""The options of everything that mounts, and how mount(8) and fstab give them.
 
-mount(8) and fstab know no other way than `-o`, so it takes every long option of the command
-as well, as `name=value`. Those become words of the command line, and argparse alone judges them.
+mount(8) knows no other way than `-o`, so that takes every long option of its command as well:
+each is handed to the action that argparse has for it, and there is no second parser. Nothing
+is opened here.
 """
 
 import argparse
 import difflib
+import itertools
+import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from bundlefs.errors import UsageError
 
-_TO_FUSE = frozenset(
-    {"allow_other", "allow_root", "auto_unmount", "default_permissions", "max_read", "ro"}
-    | {"nodev", "nosuid", "noexec", "noatime", "nodiratime", "sync", "async", "dirsync"}
-)
-# What mount(8) adds or keeps to itself, and what means nothing to a read-only view.
-_DROPPED = frozenset(
-    {"rw", "dev", "suid", "exec", "defaults", "silent", "loud", "subtype", "comment"}
-    | {"atime", "diratime", "relatime", "norelatime", "strictatime", "nostrictatime"}
-    | {"auto", "noauto", "nofail", "_netdev", "user", "nouser", "users", "owner", "group"}
-)
-_OPEN = "open"
+_FSNAME, _MAX_READ = "fsname", "max_read"
+_ACCESS = ("allow_other", "allow_root", "default_permissions", "auto_unmount")
+_LIMITS = ("ro", "nodev", "nosuid", "noexec", "noatime", "sync", "dirsync")
+_TO_FUSE = (*_ACCESS, *_LIMITS)
+# libfuse does not know all of them in each of its versions, and nothing is ever written.
+_TIMES = ("atime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime")
+_MORE_TIMES = ("nostrictatime", "lazytime", "nolazytime", "iversion", "noiversion")
+# mount(8) adds some where nobody asked; here nothing is executed and nothing is a device.
+_NO_LIMITS = ("rw", "dev", "suid", "exec", "async", "defaults", "silent", "loud", "subtype")
+_FSTAB = ("auto", "noauto", "nofail", "_netdev", "comment", "mand", "nomand")
+_WHO_MAY = ("user", "nouser", "users", "nousers", "owner", "noowner", "group", "nogroup")
+_DROPPED = frozenset((*_TIMES, *_MORE_TIMES, *_NO_LIMITS, *_FSTAB, *_WHO_MAY))
+_NEAR = 0.7
+"""Of difflib's likeness; at less it finds `noatime` in all kinds of words."""
 
 
 def add_mount_options(parser: argparse.ArgumentParser) -> None:
@@ -34,10 +40,12 @@ def add_mount_options(parser: argparse.ArgumentParser) -> None:
     add(
         "-o",
         metavar="OPTION[,...]",
-        action="append",
+        action=_MountOptions,
         default=[],
-        help="FUSE options, and all long options as NAME=VALUE, as mount(8) and fstab give them",
+        help="FUSE options, and all long options as NAME or NAME=VALUE, as mount(8) and fstab give"
+        " them; a comma in a value is written '\\,' (repeatable)",
     )
+    add("--sloppy", action="store_true", help="from here on only warn of unknown -o options")
     add_log_options(add)
 
 
@@ -54,75 +62,112 @@ def add_log_options(add: Callable[..., argparse.Action]) -> None:
 
 
 def as_command(words: Sequence[str], commands: Collection[str]) -> list[str]:
-    """Give `IMAGE DIR -o ...`, which is how mount.fuse3(8) calls, the command that it means.
+    """Give a line without a command, `IMAGE DIR -o ...` as of mount.fuse3(8), the one it means.
 
-    That is `open` if `open` is among the options, else `mount`. Any other line stays as it is.
+    Raises:
+        UsageError: it begins with a word that is no command, and no image either.
     """
     if not words or words[0].startswith("-") or words[0] in commands:
         return list(words)
-    options = [option for _, text in _parted(words) for option in split(text or "")]
-    if not options:
-        return list(words)
-    return [_OPEN if _OPEN in options else "mount", *words]
+    operands = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+    # `unbundel MANIFEST -o FILE` is not to be taken for an image and its mountpoint.
+    if len(operands) == 2 and ("/" in words[0] or os.path.exists(words[0])):  # noqa: PLR2004, PTH110  # IMAGE and DIR; Path's raises
+        return [meant_by(words), *words]
+    raise UsageError(
+        f"{words[0]!r} is neither a command nor an image"
+        + (_nearest(words[0], commands) or "; `bundlefs --help` lists the commands")
+    )
+
+
+def meant_by(words: Sequence[str]) -> str:
+    """Give the command that options mean where none is named: `open` by `-o open`, or `mount`."""
+    looks = argparse.ArgumentParser(prog="bundlefs", add_help=False, allow_abbrev=False)
+    looks.add_argument("-o", action="append", default=[])
+    texts = looks.parse_known_args(words)[0].o
+    return "open" if any("open" in split(text) for text in texts) else "mount"
 
 
 def split(text: str) -> list[str]:
     """Part options at commas; a backslash takes the next character as it is, as in libfuse."""
-    return [re.sub(r"\\(.)", r"\1", one) for one in re.findall(r"(?:[^,\\]|\\.?)+", text)]
+    pieces = re.findall(r"(?:\\.|[^,])+", text, re.DOTALL)
+    return [re.sub(r"\\(.)", r"\1", piece, flags=re.DOTALL) for piece in pieces]
 
 
-def expanded(words: Sequence[str], known: Collection[str], *, sloppy: bool = False) -> list[str]:
-    """Put long options in the place of what `-o` holds, but for those of FUSE.
-
-    Args:
-        words: of a command line, after the command.
-        known: the command's long options, with their dashes.
-        sloppy: warn of an option that nobody knows, as mount(8) -s asks.
-
-    Raises:
-        UsageError: nobody knows an option; the text names it.
-    """
-    result: list[str] = []
-    for word, text in _parted(words):
-        if text is None:
-            result.append(word)
-            continue
-        for option in split(text):
-            result += _translated(option, known, sloppy=sloppy)
-    return result
+def fuse_options(kept: Sequence[str]) -> tuple[frozenset[str], str | None]:
+    """Part what `-o` kept into FUSE's flags and the last `fsname`, if there is one."""
+    names = [each.partition("=")[2] for each in kept if each.startswith(_FSNAME)]
+    flags = frozenset(each for each in kept if not each.startswith(_FSNAME))
+    return flags, names[-1] if names else None
 
 
-def _parted(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Give each word with the text of its -o, or None; a lone -o at the end stays a word."""
-    rest = iter(words)
-    for word in rest:
-        if word == "--":
-            yield word, None
-            yield from ((each, None) for each in rest)
-        elif word == "-o":
-            text = next(rest, None)
-            yield word, text
-        else:
-            yield word, word[2:] if word.startswith("-o") else None
+class _MountOptions(argparse.Action):
+    """Does what each long option in the value does, and keeps what is FUSE's."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,  # noqa: ARG002  # argparse's
+    ) -> None:
+        for option in split(str(values)):
+            name, equals, value = option.partition("=")
+            given = value if equals else None
+            if action := _long_option(parser, name):
+                _hand_over(action, parser, namespace, option, given)
+            elif name in {*_TO_FUSE, _FSNAME, _MAX_READ}:
+                _check_value(option, given, wanted=name in {_FSNAME, _MAX_READ})
+                namespace.o = [*namespace.o, option]
+            elif not _is_dropped(name, parser):
+                _refuse(name, parser, sloppy=namespace.sloppy)
 
 
-def _translated(option: str, known: Collection[str], *, sloppy: bool) -> list[str]:
-    name, equals, value = option.partition("=")
-    long = "--" + name.replace("_", "-")
-    if long in known and long != "--help":
-        return [f"{long}{equals}{value}"]
-    if name in _TO_FUSE:
-        return ["-o", option]
-    if name in _DROPPED or name == _OPEN or name.startswith(("x-", "X-")):
-        return []
-    text = f"unknown mount option {name!r}{_nearest(name, known)}"
+def _long_option(parser: argparse.ArgumentParser, name: str) -> argparse.Action | None:
+    action = parser._option_string_actions.get("--" + name.replace("_", "-"))  # noqa: SLF001  # argparse has no other way to look inside
+    return None if isinstance(action, argparse._HelpAction) else action  # noqa: SLF001  # same
+
+
+def _hand_over(
+    action: argparse.Action,
+    parser: argparse.ArgumentParser,
+    namespace: argparse.Namespace,
+    option: str,
+    given: str | None,
+) -> None:
+    """Do what argparse does with a long option and its value."""
+    _check_value(option, given, wanted=action.nargs != 0)
+    try:
+        value = [] if given is None else parser._get_value(action, given)  # noqa: SLF001  # the type that the option has
+        if given is not None:
+            parser._check_value(action, value)  # noqa: SLF001  # its choices
+        action(parser, namespace, value, action.option_strings[-1])
+    except argparse.ArgumentError as error:
+        raise UsageError(f"mount option {option!r}: {error.message}") from error
+
+
+def _check_value(option: str, given: str | None, *, wanted: bool) -> None:
+    if wanted and given is None:
+        raise UsageError(f"mount option {option!r} needs a value: {option}=...")
+    if given is not None and not wanted:
+        raise UsageError(f"mount option {option!r}: {option.partition('=')[0]} takes no value")
+
+
+def _is_dropped(name: str, parser: argparse.ArgumentParser) -> bool:
+    # `-o open` has chosen the command.
+    chosen = parser.prog.split()[-1]
+    return name in _DROPPED or name == chosen or name.startswith(("x-", "X-"))
+
+
+def _refuse(name: str, parser: argparse.ArgumentParser, *, sloppy: bool) -> None:
+    options = parser._option_string_actions  # noqa: SLF001  # as in _long_option()
+    names = [each.removeprefix("--") for each in options if _long_option(parser, each[2:])]
+    near = _nearest(name, [*names, *_TO_FUSE, _FSNAME])
+    text = f"unknown mount option {name!r}{near or f'; `{parser.prog} --help` has all'}"
     if not sloppy:
         raise UsageError(text)
     print(f"bundlefs: warning: {text}; ignored", file=sys.stderr)
-    return []
 
 
-def _nearest(name: str, known: Collection[str]) -> str:
-    names = [*(long.removeprefix("--") for long in known), *_TO_FUSE]
-    near = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {near[0]!r}?" if near else "; `bundlefs mount --help` has all"
+def _nearest(name: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), names, 1, _NEAR)
+    return f"; did you mean {near[0]!r}?" if near else ""

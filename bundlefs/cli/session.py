@@ -10,12 +10,13 @@ from pathlib import Path
 from bundlefs.bundle import Bundle, Engine
 from bundlefs.cli.bundles import parts_folder
 from bundlefs.cli.logs import set_up_logging
+from bundlefs.cli.mountopts import fuse_options
 from bundlefs.cli.opening import open_image, open_state, warn_of_size
 from bundlefs.cli.progress import progress
 from bundlefs.keys import Secret
 from bundlefs.manifest_reader import BundleManifest
 from bundlefs.mount import Session, serve
-from bundlefs.mountpoint import check_mountpoint
+from bundlefs.mountpoint import check_mountpoint, find_mount
 from bundlefs.opened import DiskView, OpenedBundle
 from bundlefs.parts import PartFiles
 from bundlefs.recipe import Recipe
@@ -61,15 +62,20 @@ def open_session(
 
 
 def _session(arguments: argparse.Namespace, source: Path) -> Session:
-    options = {option for text in arguments.o for option in text.split(",") if option}
-    if arguments.allow_other:
-        options.add("allow_other")
+    flags, name = fuse_options(arguments.o)
     return Session(
-        mountpoint=check_mountpoint(arguments.mountpoint),
-        source=str(source.absolute()),
-        options=frozenset(options),
+        mountpoint=_free(arguments.mountpoint),
+        source=name or str(source.absolute()),
+        options=flags | ({"allow_other"} if arguments.allow_other else set()),
         umask=_umask(),
     )
+
+
+def _free(mountpoint: Path) -> Path:
+    """Give the path to mount on, once it is sure that one can."""
+    where = Path(os.path.realpath(mountpoint))
+    # Who looks into an automount point waits for what is to be mounted there: for us.
+    return where if find_mount(where) == "autofs" else check_mountpoint(mountpoint)
 
 
 def _umask() -> int:

@@ -1,130 +1,279 @@
-"""mount(8) and fstab: the real `mount`, through mount.fuse3(8) and through mount.bundlefs."""
+"""mount(8), fstab and systemd's reading of it: the real `mount`, through both of its helpers."""
 
-import subprocess
-import sys
+import os
+import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.mount.commands import eventually, mounts_at
-from tests.support import images
-from tests.support.mounts import bundlefs, detach, is_alive, is_mounted, read_status
-from tests.support.tools import ACCOUNT
+from tests.conftest import KeyPair
+from tests.mount.commands import eventually
+from tests.mount.commands import names as listed
+from tests.mount.private_host import Done, Host, free_again, private_host
+from tests.support import images, oracles
+from tests.support.mounts import bundlefs, ended
+from tests.support.tools import ACCOUNT, run
 
-COMMAND = Path("/usr/local/bin/bundlefs")
-"""mount(8) keeps to the system's own PATH."""
-OPTIONS = "account=210987654321,region=cn-north-1,level=1,state=none"
+OPTIONS = f"account={ACCOUNT},region=us-east-1,region=cn-north-1,level=1"
+IN_FSTAB = f"nofail,_netdev,x-systemd.automount,X-mine,user,noauto,{OPTIONS}"
+FINE = Done(0, "", "")
+TYPES = ("fuse.bundlefs", "bundlefs")
+"""By mount.fuse3(8), and by mount.bundlefs."""
+GENERATOR = "/usr/lib/systemd/system-generators/systemd-fstab-generator"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def installed() -> Iterator[None]:
-    """Have bundlefs where mount(8) finds it; nothing stays on the machine."""
-    if COMMAND.exists():
-        yield
-        return
-    COMMAND.unlink(missing_ok=True)
-    COMMAND.symlink_to(Path(sys.executable).with_name("bundlefs"))
-    yield
-    COMMAND.unlink()
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    with private_host(tmp_path_factory.mktemp("host")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return images.text_image(tmp_path_factory.mktemp("image") / "my disk", 3 * images.MIB)
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> Path:
-    return images.random_image(tmp_path / "disk", 3 * images.MIB)
-
-
-@pytest.fixture
-def mountpoint(tmp_path: Path) -> Iterator[Path]:
+def mountpoint(tmp_path: Path, host: Host) -> Iterator[Path]:
     folder = tmp_path / "mnt"
     folder.mkdir()
-    yield folder
-    detach(folder)
+    with free_again(host, folder):
+        yield folder
 
 
-def ask(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a command that may fail."""
-    return subprocess.run(
-        [str(word) for word in words],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A bundle of the image, and the key that opens it."""
+
+    manifest: Path
+    key: Path
 
 
-def end(mountpoint: Path) -> None:
-    """Unmount as mount(8)'s users do; the daemon ends by itself."""
-    pid = int(read_status(mountpoint)["pid"])
-    done = ask("umount", mountpoint)
-    assert done.returncode == 0, done.stderr
-    assert eventually(lambda: not is_alive(pid))
-    assert not is_mounted(mountpoint)
+@pytest.fixture(scope="module")
+def made(image: Path, tmp_path_factory: pytest.TempPathFactory, user_keys: KeyPair) -> Made:
+    folder = tmp_path_factory.mktemp("bundle")
+    bundlefs("bundle", "--user-key", user_keys.private, image, folder)
+    return Made(folder / "image.manifest.xml", user_keys.private)
 
 
-def test_mount(image: Path, mountpoint: Path) -> None:
-    done = ask("mount", "-t", "fuse.bundlefs", image, mountpoint, "-o", OPTIONS)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    manifest = (mountpoint / "image.cn-north-1.manifest.xml").read_text()
-    assert "<user>210987654321</user>" in manifest
-    found = ask("findmnt", "-no", "FSTYPE,SOURCE,OPTIONS", mountpoint).stdout.split()
-    assert found[:2] == ["fuse.bundlefs", str(image)]
-    assert "ro" in found[2].split(",")
-    end(mountpoint)
+def fstab(folder: Path, source: Path, mountpoint: Path, options: str) -> Path:
+    """Write a table of one line."""
+    path = folder / "fstab"
+    words = [str(word).replace(" ", "\\040") for word in (source, mountpoint)]
+    path.write_text(f"{' '.join(words)} fuse.bundlefs {options} 0 0\n")
+    return path
 
 
-def test_fstab(image: Path, mountpoint: Path, tmp_path: Path) -> None:
-    fstab = tmp_path / "fstab"
-    more = "nofail,_netdev,x-systemd.automount"
-    fstab.write_text(f"{image} {mountpoint} fuse.bundlefs {more},{OPTIONS} 0 0\n")
-    done = ask("mount", "-T", fstab, mountpoint)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (mountpoint / "image.part.00").stat().st_size > 0
-    ask("mount", "-a", "-T", fstab)
-    assert mounts_at(mountpoint) == 1
-    end(mountpoint)
-    assert ask("mount", "-a", "-T", fstab).returncode == 0
-    end(mountpoint)
+# mount
 
 
-def test_open(image: Path, mountpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", TYPES)
+def test_mount(kind: str, host: Host, image: Path, mountpoint: Path) -> None:
+    options = rf"{OPTIONS},prefix=my\,ami,product_code=1,fsname=its name"
+    assert host.do("mount", "-t", kind, image, mountpoint, "-o", options) == FINE
+    shown = host.sees(mountpoint)
+    names = ["my,ami.cn-north-1.manifest.xml", "my,ami.manifest.xml", "my,ami.part.00"]
+    assert listed(shown) == names
+    assert oracles.element(shown / names[0], "user") == ACCOUNT
+    assert oracles.element(shown / names[1], "product_code") == "1"
+    found = host.do("findmnt", "-nro", "FSTYPE,SOURCE,OPTIONS", mountpoint).out.split()
+    assert found[:2] == ["fuse.bundlefs", r"its\x20name"]
+    assert {"ro", "nosuid", "nodev"} <= set(found[2].split(","))
+    host.umount(mountpoint)
+
+
+def test_fstab(host: Host, image: Path, mountpoint: Path, tmp_path: Path) -> None:
+    table = fstab(tmp_path, image, mountpoint, IN_FSTAB)
+    assert host.do("mount", "-T", table, mountpoint) == FINE
+    assert host.status(mountpoint)["image"] == str(image)
+    first = (host.sees(mountpoint) / "image.cn-north-1.manifest.xml").read_bytes()
+    # Not by `host.umount`: who mounts again does not wait for the daemon's end.
+    again = ("sh", "-ec", 'umount "$2"; mount -T "$1" "$2"', "sh", table, mountpoint)
+    assert host.do(*again) == FINE
+    assert (host.sees(mountpoint) / "image.cn-north-1.manifest.xml").read_bytes() == first
+    host.umount(mountpoint)
+
+
+def test_mount_all_mounts_once(host: Host, image: Path, mountpoint: Path, tmp_path: Path) -> None:
+    table = fstab(tmp_path, image, mountpoint, IN_FSTAB.replace("noauto,", ""))
+    for _ in range(2):
+        assert host.do("mount", "-a", "-T", table) == FINE
+        assert host.mounts(mountpoint) == ["fuse.bundlefs"]
+    host.umount(mountpoint)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_open(kind: str, host: Host, image: Path, made: Made, mountpoint: Path) -> None:
+    options = f"rw,open,user-key={made.key},no_verify"
+    assert host.do("mount", "-t", kind, made.manifest, mountpoint, "-o", options) == FINE
+    oracles.assert_same(host.sees(mountpoint) / "image.img", image)
+    host.umount(mountpoint)
+
+
+# without mount
+
+
+def test_without_a_command(host: Host, image: Path, mountpoint: Path) -> None:
+    assert host.do("bundlefs", image, mountpoint, "--level=0", "-o", OPTIONS) == FINE
+    assert host.status(mountpoint)["image"] == str(image)
+    host.umount(mountpoint)
+
+
+def test_open_without_a_command(host: Host, image: Path, made: Made, mountpoint: Path) -> None:
+    words = (made.manifest, mountpoint, "--user-key", made.key, "-o", "open")
+    assert host.do("bundlefs", *words) == FINE
+    oracles.assert_same(host.sees(mountpoint) / "image.img", image)
+    host.umount(mountpoint)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("moun", "{image}", "{mountpoint}", "-o", OPTIONS), "did you mean 'mount'?"),
+        (("unbundel", "{image}", "-o", "disk"), "did you mean 'unbundle'?"),
+        (("umoun", "{mountpoint}"), "did you mean 'umount'?"),
+        (("here", "there"), "`bundlefs --help` lists the commands"),
+    ],
+)
+def test_a_command_that_is_none(
+    words: tuple[str, ...], hint: str, host: Host, image: Path, mountpoint: Path
+) -> None:
+    meant = [word.format(image=image, mountpoint=mountpoint) for word in words]
+    text = f"bundlefs: {words[0]!r} is neither a command nor an image; {hint}\n"
+    assert host.do("bundlefs", *meant) == Done(2, "", text)
+    assert host.mounts(mountpoint) == []
+
+
+# what is refused
+
+
+@pytest.mark.parametrize(("kind", "code"), [(TYPES[0], 2), (TYPES[1], 1)])
+def test_an_unknown_option(kind: str, code: int, host: Host, mountpoint: Path) -> None:
+    # The image is not there, and not missed: nothing is opened before.
+    words = ("/no/image", mountpoint, "-o", f"acount=1,{OPTIONS}")
+    done = host.do("mount", "-t", kind, *words)
+    text = "bundlefs: unknown mount option 'acount'; did you mean 'account'?\n"
+    assert done == Done(code, "", text)
+
+
+@pytest.mark.parametrize(("kind", "code"), [(TYPES[0], 1), (TYPES[1], 32)])
+def test_a_mount_that_fails(kind: str, code: int, host: Host, mountpoint: Path) -> None:
+    done = host.do("mount", "-t", kind, "/no/image", mountpoint, "-o", OPTIONS)
+    assert done == Done(code, "", "bundlefs: no image /no/image: check the path\n")
+    assert host.mounts(mountpoint) == []
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_passphrase_is_not_waited_for(
+    kind: str, host: Host, image: Path, mountpoint: Path, tmp_path: Path
+) -> None:
     key = tmp_path / "key.pem"
-    assert ask("openssl", "genpkey", "-quiet", "-algorithm", "RSA", "-out", key).returncode == 0
-    bundlefs("bundle", "--account", ACCOUNT, "--user-key", key, image, tmp_path / "bundle")
-    manifest = tmp_path / "bundle/image.manifest.xml"
-    done = ask("mount", "-t", "fuse.bundlefs", manifest, mountpoint, "-o", f"open,user_key={key}")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (mountpoint / "image.img").read_bytes() == image.read_bytes()
-    end(mountpoint)
+    cipher = ("-aes256", "-pass", "pass:word")
+    run(["openssl", "genpkey", "-quiet", "-algorithm", "RSA", *cipher, "-out", key])
+    done = host.do("mount", "-t", kind, image, mountpoint, "-o", f"{OPTIONS},user_key={key}")
+    assert done.code != 0
+    assert "there is no terminal to ask for its passphrase: give --passphrase-file" in done.err
+    (tmp_path / "word").write_text("word\n")
+    options = f"{OPTIONS},user_key={key},passphrase_file={tmp_path / 'word'}"
+    assert host.do("mount", "-t", kind, image, mountpoint, "-o", options) == FINE
+    host.umount(mountpoint)
 
 
-@pytest.mark.parametrize("option", ["acount=1", "levle=1"])
-def test_an_unknown_option(option: str, image: Path, mountpoint: Path) -> None:
-    done = ask("mount", "-t", "fuse.bundlefs", image, mountpoint, "-o", f"{OPTIONS},{option}")
-    assert done.returncode != 0
-    assert f"bundlefs: unknown mount option '{option[:-2]}'; did you mean " in done.stderr
-    assert not is_mounted(mountpoint)
+# mount.bundlefs and its flags
 
 
-def test_the_helper(image: Path, mountpoint: Path) -> None:
-    helper = (sys.executable, "-m", "bundlefs.cli.mount8")
-    assert ask(*helper, image, mountpoint, "-f", "-o", OPTIONS).returncode == 0
-    assert not is_mounted(mountpoint)
-    assert ask(*helper, image, mountpoint, "-o", "acount=1").returncode == 1
-    missing = ask(*helper, image.with_name("none"), mountpoint, "-o", OPTIONS)
-    assert missing.returncode == 32
-    done = ask(*helper, image, mountpoint, "-n", "-s", "-v", "-t", "bundlefs", "-o", f"{OPTIONS},q")
-    assert done.returncode == 0, done.stderr
-    assert "unknown mount option 'q'" in done.stderr
-    assert read_status(mountpoint)["image"] == str(image)
-    end(mountpoint)
+def test_sloppy(host: Host, image: Path, mountpoint: Path) -> None:
+    options = f"{OPTIONS},acount=1"
+    done = host.do("mount", "-nsv", "-t", "bundlefs", image, mountpoint, "-o", options)
+    assert done.code == 0
+    warning = "bundlefs: warning: unknown mount option 'acount'; did you mean 'account'?; ignored\n"
+    assert warning in done.err
+    host.umount(mountpoint)
 
 
-def test_a_passphrase_is_not_waited_for(image: Path, mountpoint: Path, tmp_path: Path) -> None:
-    key = tmp_path / "key.pem"
-    words = ("-algorithm", "RSA", "-aes256", "-pass", "pass:word", "-out", key)
-    assert ask("openssl", "genpkey", "-quiet", *words).returncode == 0
-    done = ask("mount", "-t", "fuse.bundlefs", image, mountpoint, "-o", f"{OPTIONS},user_key={key}")
-    assert done.returncode != 0
-    assert "there is no terminal to ask for its passphrase" in done.stderr
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("", None),
+        (",level=10", "--level 10: levels go from 0"),
+        (",acount=1", "unknown mount option 'acount'"),
+        (",source=zip", "mount option 'source=zip': invalid choice: 'zip'"),
+        (",user_key=/no/key", "/no/key"),
+    ],
+)
+def test_fake(change: str, said: str | None, host: Host, image: Path, mountpoint: Path) -> None:
+    words = (image, mountpoint, "-f", "-o", OPTIONS + change)
+    done = host.do("mount.bundlefs", *words)
+    assert (done.code, done.out) == (1 if said else 0, "")
+    assert said in done.err if said else not done.err
+    assert host.mounts(mountpoint) == []
+    assert not Path(os.environ["XDG_STATE_HOME"]).exists()
+
+
+def test_fake_open(host: Host, made: Made, mountpoint: Path) -> None:
+    words = ("mount.bundlefs", made.manifest, mountpoint, "-f", "-o")
+    assert host.do(*words, f"open,user_key={made.key}") == FINE
+    assert host.do(*words, f"open,user_key={made.key},level=1").code == 1
+    done = host.do(*words, "open")
+    assert (done.code, "a private key is needed" in done.err) == (32, True)
+    assert host.mounts(mountpoint) == []
+
+
+def test_fake_of_an_image_that_is_not_there(host: Host, mountpoint: Path) -> None:
+    assert host.do("mount.bundlefs", "/no/image", mountpoint, "-f", "-o", OPTIONS).code == 32
+
+
+def test_usage_of_the_helper(host: Host) -> None:
+    done = host.do("mount.bundlefs", "alone")
+    assert done.code == 1
+    assert "the following arguments are required: DIR" in done.err
+    assert host.do("mount.bundlefs", "--help").code == 0
+
+
+# systemd
+
+
+def test_an_automount_unit_comes_of_the_line(
+    host: Host, image: Path, mountpoint: Path, tmp_path: Path
+) -> None:
+    table = fstab(tmp_path, image, mountpoint, IN_FSTAB.replace("noauto,", ""))
+    units = [tmp_path / name for name in ("normal", "early", "late")]
+    for folder in units:
+        folder.mkdir()
+    assert host.do("env", f"SYSTEMD_FSTAB={table}", GENERATOR, *units).code == 0
+    name = run(["systemd-escape", "--path", mountpoint]).decode().strip()
+    mount, automount = (units[0] / f"{name}.{kind}" for kind in ("mount", "automount"))
+    assert f"\nWhere={mountpoint}\n" in automount.read_text()
+    assert "\nType=fuse.bundlefs\n" in mount.read_text()
+    assert (units[0] / f"remote-fs.target.wants/{name}.automount").is_symlink()
+    path = f"SYSTEMD_UNIT_PATH={units[0]}:"
+    assert host.do("env", path, "systemd-analyze", "verify", mount, automount) == FINE
+
+
+# a daemon that was killed
+
+
+def test_auto_unmount_leaves_no_dead_mount(host: Host, image: Path, mountpoint: Path) -> None:
+    options = f"{OPTIONS},auto_unmount"
+    assert host.do("mount", "-t", "fuse.bundlefs", image, mountpoint, "-o", options) == FINE
+    pid = host.daemon(mountpoint)
+    os.kill(pid, signal.SIGKILL)
+    assert ended(pid, 20)
+    assert eventually(lambda: host.mounts(mountpoint) == [])
+    assert host.do("mount", "-t", "fuse.bundlefs", image, mountpoint, "-o", OPTIONS) == FINE
+    host.umount(mountpoint)
+
+
+def test_a_killed_daemon_leaves_a_dead_mount_else(
+    host: Host, image: Path, mountpoint: Path
+) -> None:
+    assert host.do("mount", "-t", "fuse.bundlefs", image, mountpoint, "-o", OPTIONS) == FINE
+    pid = host.daemon(mountpoint)
+    os.kill(pid, signal.SIGKILL)
+    assert ended(pid, 20)
+    done = host.do("mount", "-t", "fuse.bundlefs", image, mountpoint, "-o", OPTIONS)
+    assert f"a dead mount? try: bundlefs umount {mountpoint}" in done.err
+    assert host.do("umount", mountpoint) == FINE
+    assert host.mounts(mountpoint) == []
