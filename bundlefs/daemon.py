@@ -31,7 +31,6 @@ def in_background(work: Callable[[Callable[[], None]], int]) -> int:
             answer = pipe.read(1)
         return answer[0] if answer else 1
     os.close(reader)
-    os.setsid()
     code = 1
     try:
         code = work(lambda: _let_go(writer))
@@ -43,7 +42,9 @@ def in_background(work: Callable[[Callable[[], None]], int]) -> int:
 
 
 def _let_go(writer: int) -> None:
-    """Tell the parent that all is well, and leave its terminal and folder."""
+    """Tell the parent that all is well, and leave its session, terminal and folder."""
+    # Not before: an automount lets none but systemd's own process group pass until then.
+    os.setsid()
     os.chdir("/")
     sys.stdout.flush()
     sys.stderr.flush()

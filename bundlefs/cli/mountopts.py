@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bundlefs.errors import UsageError
 
-_FSNAME, _MAX_READ = "fsname", "max_read"
+_FSNAME = "fsname"
 _ACCESS = ("allow_other", "allow_root", "default_permissions", "auto_unmount")
 _LIMITS = ("ro", "nodev", "nosuid", "noexec", "noatime", "sync", "dirsync")
 _TO_FUSE = (*_ACCESS, *_LIMITS)
@@ -115,8 +115,8 @@ class _MountOptions(argparse.Action):
             given = value if equals else None
             if action := _long_option(parser, name):
                 _hand_over(action, parser, namespace, option, given)
-            elif name in {*_TO_FUSE, _FSNAME, _MAX_READ}:
-                _check_value(option, given, wanted=name in {_FSNAME, _MAX_READ})
+            elif name in _TO_FUSE or name == _FSNAME:
+                _check_value(option, given, wanted=name == _FSNAME)
                 namespace.o = [*namespace.o, option]
             elif not _is_dropped(name, parser):
                 _refuse(name, parser, sloppy=namespace.sloppy)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,6 +251,18 @@ def test_an_automount_unit_comes_of_the_line(
     assert (units[0] / f"remote-fs.target.wants/{name}.automount").is_symlink()
     path = f"SYSTEMD_UNIT_PATH={units[0]}:"
     assert host.do("env", path, "systemd-analyze", "verify", mount, automount) == FINE
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_automount(kind: str, host: Host, image: Path, mountpoint: Path) -> None:
+    words = ("mount", "-t", kind, image, mountpoint, "-o", OPTIONS)
+    script = Path(__file__).with_name("automounter.py")
+    done = host.do(sys.executable, script, mountpoint, *words)
+    assert done == Done(0, "image.cn-north-1.manifest.xml\nimage.manifest.xml\nimage.part.00\n", "")
+    assert host.mounts(mountpoint) == ["autofs", "fuse.bundlefs"]
+    pid = host.daemon(mountpoint)
+    assert host.do("umount", mountpoint) == FINE
+    assert ended(pid, 20)
 
 
 # a daemon that was killed

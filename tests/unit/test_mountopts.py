@@ -122,6 +122,7 @@ def test_what_is_fuses() -> None:
         ("acount=1", "unknown mount option 'acount'; did you mean 'account'?"),
         ("User_Key=1", "unknown mount option 'User_Key'; did you mean 'user-key'?"),
         ("auto_umount", "unknown mount option 'auto_umount'; did you mean 'auto_unmount'?"),
+        ("max_read=4096", "unknown mount option 'max_read'; `bundlefs mount --help` has all"),
         ("--level=1", "unknown mount option '--level'; did you mean 'level'?"),
         ("help", "unknown mount option 'help'; `bundlefs mount --help` has all"),
         ("open", "unknown mount option 'open'; `bundlefs mount --help` has all"),
