@@ -35,6 +35,8 @@ _STORED_MAX = 0xFFFF  # LEN is 16 bits [RFC 1951, 3.2.4]
 _STORED_HEADER = struct.Struct("<BHH")  # BFINAL=0 and BTYPE=00, padded; LEN; NLEN
 _STORED_EMPTY = _STORED_HEADER.pack(0, 0, _STORED_MAX)
 _ZEROS = bytes(BLOCK_SIZE)
+_APART = 8
+"""Bytes at the head of a block that ISA-L deflates apart at its lower levels: see `Isal`."""
 
 _SENTINEL = b"\x55"
 _FINAL_SENTINEL = _STORED_HEADER.pack(1, 1, 1 ^ _STORED_MAX) + _SENTINEL
@@ -97,6 +99,11 @@ class Isal:
 
     Its bytes depend on the processor too (it has code for AVX2 and for AVX-512 that finds
     different matches), which the probe in `Codec.version` shows.
+
+    At levels 1 and 2 they would depend on where in memory its stream structure lies: the first
+    hash that it looks up, that of offset 2, is taken of the structure's address instead of the
+    data [ISA-L 2.31, igzip_icf_body_h1_gr_bt.asm]. What follows a flush is hashed properly, so
+    the first bytes are flushed apart, which costs 6 to 40 bytes in a block.
     """
 
     level: int
@@ -115,8 +122,14 @@ class Isal:
     def __call__(self, block: bytes) -> bytes:
         """Deflate `block`."""
         deflater = isal_zlib.compressobj(self.level, wbits=-15, memLevel=self.memory)
-        made = (deflater.compress(block), deflater.flush(isal_zlib.Z_SYNC_FLUSH))
+        made: list[bytes] = []
+        for piece in self._pieces(memoryview(block)):
+            made += (deflater.compress(piece), deflater.flush(isal_zlib.Z_SYNC_FLUSH))
         return _proven(b"".join(made), block)
+
+    def _pieces(self, block: memoryview) -> tuple[memoryview, ...]:
+        apart = self.level in (1, 2) and len(block) > _APART
+        return (block[:_APART], block[_APART:]) if apart else (block,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,13 +162,19 @@ def mounted(
     """
     require_fuse()
     mountpoint.mkdir(parents=True, exist_ok=True)
+    log = mountpoint.parent / f"{mountpoint.name}.log"
+    logged = () if "--log-file" in options else ("--log-file", log)
     try:
-        bundlefs("mount", *options, image, mountpoint, env=env)
+        bundlefs("mount", *logged, *options, image, mountpoint, env=env)
         mount = Mount(image, mountpoint, int(read_status(mountpoint)["pid"]))
     except BaseException:
         detach(mountpoint)
         raise
     try:
         yield mount
+    except BaseException as error:
+        if log.exists():
+            error.add_note(f"{log}:\n{log.read_text(errors='replace')[-4000:]}")
+        raise
     finally:
         clear(mountpoint, mount.pid)

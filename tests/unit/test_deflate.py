@@ -346,13 +346,13 @@ def test_a_broken_libdeflate_is_caught(
 
 
 class _BrokenDeflater:
-    """An isal compressor whose output is replaced."""
+    """An isal compressor whose output is replaced, by what it gives at its first call."""
 
     def __init__(self, output: bytes) -> None:
-        self._output = output
+        self._left = [output]
 
     def compress(self, _block: bytes) -> bytes:
-        return self._output
+        return self._left.pop() if self._left else b""
 
     def flush(self, _mode: int) -> bytes:
         return b""
