@@ -3,8 +3,9 @@
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+
+from bundlefs.errors import MountError
 
 
 def stand_in_for_closed_streams() -> None:
@@ -23,22 +24,32 @@ def in_background(work: Callable[[Callable[[], None]], int]) -> int:
 
     If it ends before, return what it returned; it has said why on stderr, which stays
     the caller's until then.
+
+    Raises:
+        MountError: it was ended before it was ready, and has nothing to say.
     """
     reader, writer = os.pipe()
-    if os.fork():
+    if child := os.fork():
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
-            answer = pipe.read(1)
-        return answer[0] if answer else 1
+            if pipe.read(1):
+                return 0
+        return _failed(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     os.close(reader)
     code = 1
     try:
         code = work(lambda: _let_go(writer))
     finally:
-        with suppress(OSError):
-            os.write(writer, bytes([code]))
         # The parent's own clean-up (buffers, atexit) is not this process's to do twice.
         os._exit(code)
+
+
+def _failed(code: int) -> int:
+    """Give the exit code of a child that was never ready, negative for a signal, if it is one."""
+    if code > 0:
+        return code
+    how = f"killed by signal {-code}" if code else "unmounted or told to end"
+    raise MountError(f"the mount was {how} before it was ready")
 
 
 def _let_go(writer: int) -> None:

@@ -1,15 +1,18 @@
 """What several commands share: types of arguments, sizes as people write them."""
 
 import argparse
+import errno
 import logging
 import os
 import re
+import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from bundlefs.errors import BundlefsError
+from bundlefs.errors import BundlefsError, MountError
 from bundlefs.keys import load_public_key
 from bundlefs.regions import Cert
 
@@ -73,6 +76,21 @@ def read_certs(texts: Sequence[str]) -> list[Cert]:
     return certs
 
 
+@contextmanager
+def needs_fuse() -> Iterator[None]:
+    """Guard the import of what mounts: its libraries are not there on every machine.
+
+    Raises:
+        MountError: one is missing.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MountError(
+            f"FUSE's library cannot be loaded ({error}): install the package fuse3"
+        ) from error
+
+
 def reported(work: Callable[[], int]) -> int:
     """Do `work` and give its exit code; every error that a user can cause is one line."""
     try:
@@ -82,13 +100,38 @@ def reported(work: Callable[[], int]) -> int:
         # Nobody reads on (`| head`); what is still in the buffer must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
-    except BundlefsError as error:
-        print(f"bundlefs: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except Exception as error:
-        log.exception("unexpected error")
-        print(f"bundlefs: unexpected error: {error!r}", file=sys.stderr)
-        return 1
+    except Exception as error:  # noqa: BLE001  # nobody is above, and all of it is told
+        return _report(_alone(error))
     return code
+
+
+def _alone(error: Exception) -> Exception:
+    """Give the one error in a group of one, as of an event loop's task, or the error itself."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _report(error: Exception) -> int:
+    """Print an error as a line and give the exit code; who might mend a bug gets all of it."""
+    code, text = 1, str(error)
+    if isinstance(error, BundlefsError):
+        code = error.exit_code
+    elif isinstance(error, OSError):
+        log.debug("the system refused", exc_info=error)
+        text = _in_words(error)
+    else:
+        log.error("unexpected error", exc_info=error)
+        text = f"unexpected error: {error!r}"
+    print(f"bundlefs: {text}", file=sys.stderr)
+    return code
+
+
+def _in_words(error: OSError) -> str:
+    if error.errno == errno.EMFILE:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return f"too many open files: {limit} are allowed; raise the limit with `ulimit -n`"
+    reason = error.strerror or str(error)
+    return reason if error.filename is None else f"{error.filename}: {reason}"

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from bundlefs.cli.bundles import add_bundle_arguments, load_keys
-from bundlefs.cli.common import Subparsers, reported
+from bundlefs.cli.common import Subparsers, needs_fuse, reported
 from bundlefs.cli.mountopts import add_mount_options
 from bundlefs.daemon import in_background
 from bundlefs.manifest_reader import read_manifest
@@ -31,7 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Check what can be checked, then mount: here, or in the background."""
     manifest = read_manifest(arguments.manifest)
     secret = unlock(manifest, load_keys(arguments))
-    from bundlefs.cli.session import open_session  # noqa: PLC0415  # loads the event loop
+    with needs_fuse():
+        from bundlefs.cli.session import open_session  # noqa: PLC0415  # loads the event loop
 
     if arguments.foreground:
         return open_session(arguments, manifest, secret, lambda: None)

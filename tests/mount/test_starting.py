@@ -1,0 +1,143 @@
+"""A mount that cannot start, or ends before it answers: a line that says why, and nothing left."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bundlefs.cli.common import reported
+from bundlefs.errors import UsageError
+from tests.conftest import KeyPair
+from tests.mount.commands import attempt, eventually, in_namespace, names, refusal
+from tests.support import images
+from tests.support.mounts import BUNDLEFS, bundlefs, is_mounted, settings
+from tests.support.tools import run, tool
+
+SLOW_TO_ANSWER = """
+import os, sys, threading
+from bundlefs.cli import main
+
+def stat(path, real=os.stat, **how):
+    if os.fspath(path) == sys.argv[-1] and not how:
+        threading.Event().wait()
+    return real(path, **how)
+
+os.stat = stat
+sys.exit(main(sys.argv[1:]))
+"""
+"""A mount whose process never hears the first answer of its own mount."""
+
+WITHOUT = """
+mount -t tmpfs none "$1"
+mkdir "$1/real" "$1/shown"
+mount --bind "$2" "$1/real"
+ln -s "$1"/real/* "$1/shown"
+rm "$1/shown/libfuse3.so.3"*
+mount --bind "$1/shown" "$2"
+shift 2
+exec "$@"
+"""
+"""Takes libfuse out of the folder of libraries, for one command alone."""
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return images.text_image(tmp_path / "disk", 4096)
+
+
+# Ended before it is ready
+
+
+def test_unmounted_before_it_is_ready(image: Path, mountpoint: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_TO_ANSWER, "mount", str(image), str(mountpoint)],
+        env=settings(),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert eventually(lambda: is_mounted(mountpoint))
+        assert process.poll() is None
+        bundlefs("umount", mountpoint)
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    line = "bundlefs: the mount was unmounted or told to end before it was ready\n"
+    assert (process.returncode, said) == (1, line)
+
+
+# libfuse
+
+
+@pytest.fixture
+def without_libfuse(tmp_path: Path) -> tuple[str, ...]:
+    """Give bundlefs where libfuse is not installed."""
+    maps = run([sys.executable, "-c", "import pyfuse3; print(open('/proc/self/maps').read())"])
+    [library] = {line.split()[-1] for line in maps.decode().splitlines() if "libfuse3" in line}
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    return (*in_namespace(WITHOUT, scratch, Path(library).parent), *BUNDLEFS)
+
+
+def test_without_libfuse(
+    without_libfuse: tuple[str, ...],
+    image: Path,
+    mountpoint: Path,
+    tmp_path: Path,
+    user_keys: KeyPair,
+) -> None:
+    bundle = tmp_path / "bundle"
+    keys: tuple[str | Path, ...] = ("--user-key", user_keys.private)
+    bundle.mkdir()
+    # What does not mount does not need it.
+    assert attempt("bundle", *keys, image, bundle, program=without_libfuse).code == 0
+    assert names(bundle) == ["image.manifest.xml", "image.part.00"]
+    words = ("open", bundle / "image.manifest.xml", *keys)
+    line = refusal(*words, mountpoint, code=1, program=without_libfuse)
+    assert line.startswith("bundlefs: FUSE's library cannot be loaded (libfuse3.so.3: ")
+    assert line.endswith("install the package fuse3")
+
+
+# What the system refuses
+
+
+@pytest.mark.parametrize("limit", [9, 12])
+@pytest.mark.parametrize("options", [(), ("-f",)])
+def test_too_few_open_files(
+    limit: int, options: tuple[str, ...], image: Path, mountpoint: Path
+) -> None:
+    program = (tool("sh"), "-c", f'ulimit -n {limit}; exec "$@"', "sh", *BUNDLEFS)
+    words = ("mount", *options, "--state", "none", image, mountpoint)
+    assert refusal(*words, code=1, program=program) == (
+        f"bundlefs: too many open files: {limit} are allowed; raise the limit with `ulimit -n`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/a b"), "/a b: No such file"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("without a number"), "without a number"),
+        (ExceptionGroup("tasks", [ExceptionGroup("more", [OSError(5, "bad", "disk")])]), "disk: "),
+        (ExceptionGroup("tasks", [UsageError("no account")]), "no account"),
+    ],
+)
+def test_an_error_of_the_system(
+    error: Exception,
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def work() -> int:
+        raise error
+
+    code = 2 if "account" in line else 1
+    assert reported(work) == code
+    said = capsys.readouterr().err
+    assert said.startswith(f"bundlefs: {line}")
+    assert said.count("\n") == 1
+    assert not [record for record in caplog.records if record.levelname != "DEBUG"]
