@@ -90,13 +90,13 @@ def test_without_libfuse(
     user_keys: KeyPair,
 ) -> None:
     bundle = tmp_path / "bundle"
-    keys: tuple[str | Path, ...] = ("--user-key", user_keys.private)
+    keys = ("--user-key", user_keys.private)
     bundle.mkdir()
     # What does not mount does not need it.
     assert attempt("bundle", *keys, image, bundle, program=without_libfuse).code == 0
     assert names(bundle) == ["image.manifest.xml", "image.part.00"]
-    words = ("open", bundle / "image.manifest.xml", *keys)
-    line = refusal(*words, mountpoint, code=1, program=without_libfuse)
+    manifest = bundle / "image.manifest.xml"
+    line = refusal("open", *keys, manifest, mountpoint, code=1, program=without_libfuse)
     assert line.startswith("bundlefs: FUSE's library cannot be loaded (libfuse3.so.3: ")
     assert line.endswith("install the package fuse3")
 
