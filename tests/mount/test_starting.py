@@ -110,10 +110,9 @@ def test_too_few_open_files(
     limit: int, options: tuple[str, ...], image: Path, mountpoint: Path
 ) -> None:
     program = (tool("sh"), "-c", f'ulimit -n {limit}; exec "$@"', "sh", *BUNDLEFS)
-    words = ("mount", *options, "--state", "none", image, mountpoint)
-    assert refusal(*words, code=1, program=program) == (
-        f"bundlefs: too many open files: {limit} are allowed; raise the limit with `ulimit -n`"
-    )
+    line = refusal("mount", *options, "--state", "none", image, mountpoint, code=1, program=program)
+    said = f"too many open files: {limit} are allowed; raise the limit with `ulimit -n`"
+    assert line == f"bundlefs: {said}"
 
 
 @pytest.mark.parametrize(
