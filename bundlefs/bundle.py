@@ -410,8 +410,9 @@ class Bundle:
 
     def status(self) -> Status:
         """Tell where the bundle stands; never waits."""
-        error, totals = self._frontier.error, self._index.totals
+        # In this order: a pass that ends in between is complete, not idle.
         running = "indexing" if self._frontier.running else "idle"
+        error, totals = self._frontier.error, self._index.totals
         return Status(
             phase="failed" if error else "complete" if totals else running,
             image=str(self._image.path),

@@ -134,10 +134,10 @@ class Frontier:
     ) -> None:
         self._index = plan.index
         self._progress = progress
-        ahead = 2 * workers.jobs + 2
-        intake = Intake(plan.maker, workers.lane("intake", ahead))
+        self._workers = workers
+        intake = Intake(plan.maker, workers.lane(sys.maxsize))
         self._sealer = Sealer(plan, intake, stream)
-        self._lane = workers.lane("seal", sys.maxsize)
+        self._lane = workers.lane(sys.maxsize)
         sealed = 0 if plan.index.totals else plan.index.blocks
         # The state of a SHA-1 cannot be kept, so a resumed pass digests what came before.
         again = (
@@ -145,12 +145,12 @@ class Frontier:
             for block in range(sealed)
         )
         self._resumed = False
-        self._sealed_before = workers.in_order(again, ahead)
+        self._sealed_before = workers.in_order(again)
         first = (
             partial(_deflated, plan.maker, intake.read(block))
             for block in range(plan.index.blocks, plan.maker.blocks)
         )
-        self._made = workers.in_order(first, ahead)
+        self._made = workers.in_order(first)
         self._lock = threading.Lock()
         self._order = itertools.count()
         self._waiting: list[tuple[int, int, Future[None]]] = []
@@ -195,20 +195,29 @@ class Frontier:
 
     def _run(self) -> None:
         try:
-            if not self._resumed:
-                self._sealer.resume(self._sealed_before)
-                self._resumed = True
-            while self._wanted():
-                self._sealer.seal(next(self._made))
-                self._progress()
-                self._tell()
+            with self._workers.sharing():
+                if not self._resumed:
+                    self._sealer.resume(self._sealed_before)
+                    self._resumed = True
+                while self._goes_on():
+                    self._sealer.seal(next(self._made) if self._wanted else self._made.take())
+                    self._progress()
+                    self._tell()
         # Whatever it is, those who wait must hear of it: they hang otherwise.
         except BaseException as error:  # noqa: BLE001
             self.fail(error)
 
+    @property
     def _wanted(self) -> bool:
+        return not self._reached(self._target)
+
+    def _goes_on(self) -> bool:
+        """Tell whether to seal on; before a pause, what is under way is sealed as well.
+
+        Left lying, it would take memory for each of many bundles that nobody reads just then.
+        """
         with self._lock:
-            if self.error is None and not self._reached(self._target):
+            if self.error is None and (self._wanted or self._made.under_way):
                 return True
             self._busy = self.seconds
             self.running = False

@@ -11,17 +11,20 @@ Three places, asked in this order:
 - *spill*: all blocks, in a file with no name in `--cache-dir`. The kernel removes
   it when the process ends, however it ends. A checksum guards what is read back.
 
-What is kept is ciphertext: no secret is written.
+What is kept is ciphertext: no secret is written. The bundles of a mount share the
+limits and the file, each through a `BlockStore` of its own.
 
-Concurrency: one lock around the memory; the file is written by the sealing lane
-alone, at offsets of its own, and read with `pread`.
+Concurrency: one lock around the memory, another around writes to the file, which
+is read with `pread`.
 """
 
+import copy
 import logging
 import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from typing import Self
 
 from bundlefs.codec.deflate import crc32
 from bundlefs.errors import UsageError
@@ -32,6 +35,9 @@ log = logging.getLogger(__name__)
 DEFAULT_CACHE_SIZE = 256 << 20
 RECENT_SIZE = 32 << 20
 
+Key = tuple[int, int]
+"""A bundle's number in its mount, and that of a block."""
+
 
 class Spill:
     """Blocks in an unnamed file: a cache of any size that cannot be left behind."""
@@ -40,13 +46,17 @@ class Spill:
         self._file = _open_unnamed(folder)
         self._folder = folder
         self._end = 0
-        self._places: dict[int, tuple[int, int, int]] = {}
+        self._places: dict[Key, tuple[int, int, int]] = {}
+        self._lock = threading.Lock()
         self._full = False
 
-    def put(self, block: int, data: memoryview) -> None:
+    def put(self, key: Key, data: memoryview) -> None:
         """Keep `data`; after a first failure to write, keep nothing more."""
-        if self._full or block in self._places:
-            return
+        with self._lock:
+            if not self._full and key not in self._places:
+                self._write(key, data)
+
+    def _write(self, key: Key, data: memoryview) -> None:
         try:
             write_all(self._file, data, self._end)
         except OSError as error:
@@ -58,15 +68,15 @@ class Spill:
                 len(self._places),
             )
         else:
-            self._places[block] = (self._end, len(data), crc32(data))
+            self._places[key] = (self._end, len(data), crc32(data))
             self._end += len(data)
 
-    def __contains__(self, block: int) -> bool:
-        return block in self._places
+    def __contains__(self, key: Key) -> bool:
+        return key in self._places
 
-    def get(self, block: int) -> memoryview | None:
+    def get(self, key: Key) -> memoryview | None:
         """Give the block if it was kept and reads back as it was written."""
-        place = self._places.get(block)
+        place = self._places.get(key)
         if place is None:
             return None
         offset, length, checksum = place
@@ -78,8 +88,8 @@ class Spill:
             reason = "it does not read back as written"
         if len(data) == length and crc32(data) == checksum:
             return memoryview(data)
-        self._places.pop(block, None)
-        log.warning("block cache in %s: block %d dropped: %s", self._folder, block, reason)
+        self._places.pop(key, None)
+        log.warning("block cache in %s: block %d dropped: %s", self._folder, key[1], reason)
         return None
 
     def close(self) -> None:
@@ -97,63 +107,106 @@ def _open_unnamed(folder: Path) -> int:
 
 
 class BlockStore:
-    """Sealed blocks by number, in memory up to a limit and optionally on disk."""
+    """Sealed blocks of one bundle, by number, in memory up to a limit and optionally on disk."""
 
     def __init__(self, memory: int, spill: Spill | None = None) -> None:
-        self._lock = threading.Lock()
-        self._recent: OrderedDict[int, memoryview] = OrderedDict()
-        self._recent_size = 0
-        self._kept: dict[int, memoryview] = {}
-        self._room = memory
-        self._spill = spill
+        self._bundle = 0
+        self._cache = _Cache(memory, spill)
+
+    def share(self, bundle: int) -> Self:
+        """Give the store of one more bundle: limits and places are those of this one."""
+        store = copy.copy(self)
+        store._bundle = bundle  # noqa: SLF001  # our own
+        return store
 
     def put_first(self, block: int, data: memoryview) -> None:
         """Keep a block that the frontier has just sealed."""
-        with self._lock:
-            if len(data) <= self._room:
-                self._room -= len(data)
-                self._kept[block] = data
-            else:
-                self._add_recent(block, data)
-        if self._spill:
-            self._spill.put(block, data)
+        self._cache.put_first((self._bundle, block), data)
 
     def put_again(self, block: int, data: memoryview) -> None:
         """Keep a block that was made again: it is likely to be read on."""
-        with self._lock:
-            self._add_recent(block, data)
+        self._cache.put_again((self._bundle, block), data)
 
     def get_fast(self, block: int) -> memoryview | None:
         """Give the block if it is in memory; never waits for a disk."""
-        with self._lock:
-            data = self._kept.get(block)
-            if data is None and (data := self._recent.get(block)) is not None:
-                self._recent.move_to_end(block)
-            return data
+        return self._cache.get_fast((self._bundle, block))
 
     def has(self, block: int) -> bool:
         """Tell whether the block is kept anywhere (it may be gone a moment later)."""
-        return (
-            block in self._kept
-            or block in self._recent
-            or (self._spill is not None and block in self._spill)
-        )
+        return (self._bundle, block) in self._cache
 
     def get(self, block: int) -> memoryview | None:
         """Give the block if it is kept anywhere."""
-        data = self.get_fast(block)
-        if data is None and self._spill and (data := self._spill.get(block)) is not None:
-            self.put_again(block, data)
+        return self._cache.get((self._bundle, block))
+
+    def drop(self) -> None:
+        """Forget the blocks that are in memory, those of this bundle alone."""
+        self._cache.drop(self._bundle)
+
+    def close(self) -> None:
+        """Drop everything, of all bundles."""
+        self._cache.close()
+
+
+class _Cache:
+    """What the stores of all bundles share."""
+
+    def __init__(self, memory: int, spill: Spill | None) -> None:
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[Key, memoryview] = OrderedDict()
+        self._recent_size = 0
+        self._kept: dict[Key, memoryview] = {}
+        self._room = memory
+        self._spill = spill
+
+    def put_first(self, key: Key, data: memoryview) -> None:
+        with self._lock:
+            if len(data) <= self._room:
+                self._room -= len(data)
+                self._kept[key] = data
+            else:
+                self._add_recent(key, data)
+        if self._spill:
+            self._spill.put(key, data)
+
+    def put_again(self, key: Key, data: memoryview) -> None:
+        with self._lock:
+            self._add_recent(key, data)
+
+    def get_fast(self, key: Key) -> memoryview | None:
+        with self._lock:
+            data = self._kept.get(key)
+            if data is None and (data := self._recent.get(key)) is not None:
+                self._recent.move_to_end(key)
+            return data
+
+    def __contains__(self, key: Key) -> bool:
+        return (
+            key in self._kept
+            or key in self._recent
+            or (self._spill is not None and key in self._spill)
+        )
+
+    def get(self, key: Key) -> memoryview | None:
+        data = self.get_fast(key)
+        if data is None and self._spill and (data := self._spill.get(key)) is not None:
+            self.put_again(key, data)
         return data
 
-    def _add_recent(self, block: int, data: memoryview) -> None:
-        self._recent_size += len(data) - len(self._recent.pop(block, b""))
-        self._recent[block] = data
+    def _add_recent(self, key: Key, data: memoryview) -> None:
+        self._recent_size += len(data) - len(self._recent.pop(key, b""))
+        self._recent[key] = data
         while self._recent_size > RECENT_SIZE:
             self._recent_size -= len(self._recent.popitem(last=False)[1])
 
+    def drop(self, bundle: int) -> None:
+        with self._lock:
+            for key in [key for key in self._kept if key[0] == bundle]:
+                self._room += len(self._kept.pop(key))
+            for key in [key for key in self._recent if key[0] == bundle]:
+                self._recent_size -= len(self._recent.pop(key))
+
     def close(self) -> None:
-        """Drop everything."""
         with self._lock:
             self._kept.clear()
             self._recent.clear()

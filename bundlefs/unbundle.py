@@ -148,7 +148,7 @@ def check_parts(parts: PartFiles, workers: Workers, progress: Progress) -> None:
 
     complaints: list[str] = []
     checks = (partial(complaint, number) for number in range(len(parts)))
-    for number, found in enumerate(workers.in_order(checks, 2 * workers.jobs)):
+    for number, found in enumerate(workers.in_order(checks)):
         complaints += [found] if found else []
         progress(parts.span(number).stop, parts.size)
     if complaints:
@@ -165,7 +165,7 @@ class Pass:
         self._parts = parts
         self._secret = secret
         self._workers = workers
-        self._digesting = workers.lane("digest", _BEHIND)
+        self._digesting = workers.lane(_BEHIND)
         self._sha1 = hashlib.sha1(usedforsecurity=False)
         self._size = 0
 
@@ -191,7 +191,7 @@ class Pass:
 
     def _gzip(self, progress: Progress) -> Iterator[bytes]:
         checks = (partial(self._parts.check, number) for number in range(len(self._parts)))
-        checked = self._workers.in_order(checks, 2 * self._workers.jobs)
+        checked = self._workers.in_order(checks)
         # The key is tried on the first and the last part before all others are digested.
         unsealed = Unsealed(self._parts, self._secret)
         for number, _ in enumerate(checked):

@@ -1,17 +1,23 @@
 """The only place that starts threads.
 
 `Workers` has two kinds. The *pool*, `jobs` threads, makes blocks: reading,
-deflating, checksums, all in code that releases the GIL. A `Lane` is one thread
-that does what must stay in order: one seals, one digests. Neither knows an
-event loop; whoever waits, waits on a `concurrent.futures.Future`.
+deflating, checksums, all in code that releases the GIL. A `Lane` does what must
+stay in order, one call at a time: one seals, one digests. All bundles of a mount
+share the pool and the window of what is under way in it, so that neither
+processor time nor memory grows with their number; a lane with nothing to do has
+no thread. Neither knows an event loop; whoever waits, waits on a
+`concurrent.futures.Future`.
 """
 
 import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -21,28 +27,107 @@ def default_jobs() -> int:
     return len(os.sched_getaffinity(0))
 
 
-class Lane:
-    """One thread that keeps the order of what it is given, at most `depth` calls behind."""
+def abandonable(call: Callable[[], T], name: str) -> Future[T]:
+    """Have `call` done in a thread of its own, which the end of the program does not wait for."""
+    future: Future[T] = Future()
+    threading.Thread(target=_settle, args=(future, call), name=name, daemon=True).start()
+    return future
 
-    def __init__(self, executor: Executor, depth: int) -> None:
-        self._executor = executor
+
+def _settle(future: Future[Any], call: Callable[[], object]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(call())
+    # Whatever it is, it is for who waits.
+    except BaseException as error:  # noqa: BLE001
+        future.set_exception(error)
+
+
+class Lane:
+    """Keeps the order of what it is given, at most `depth` calls behind."""
+
+    def __init__(self, threads: Executor, depth: int) -> None:
+        self._threads = threads
         self._depth = depth
         self._behind: deque[Future[object]] = deque()
+        self._lock = threading.Lock()
+        self._calls: deque[tuple[Future[Any], Callable[[], object]]] = deque()
+        self._running = False
 
     def do(self, call: Callable[[], object]) -> None:
         """Have `call` done after all before it; waits, and raises its error, if too far behind."""
-        self._behind.append(self._executor.submit(call))
+        self._behind.append(self.submit(call))
         while self._behind and (self._behind[0].done() or len(self._behind) > self._depth):
             self._behind.popleft().result()
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Have `call` done after all before it, however many they are."""
-        return self._executor.submit(call)
+        """Have `call` done after all before it, however many they are.
+
+        Raises:
+            RuntimeError: the workers are closed, or the program ends.
+        """
+        future: Future[T] = Future()
+        with self._lock:
+            if not self._running:
+                self._threads.submit(self._run)
+                self._running = True
+            self._calls.append((future, call))
+        return future
+
+    def _run(self) -> None:
+        while item := self._next():
+            _settle(*item)
+
+    def _next(self) -> tuple[Future[Any], Callable[[], object]] | None:
+        with self._lock:
+            self._running = bool(self._calls)
+            return self._calls.popleft() if self._running else None
 
     def finish(self) -> None:
         """Wait until all is done; raise the first error."""
         while self._behind:
             self._behind.popleft().result()
+
+    def drop(self) -> None:
+        """Cancel what waits."""
+        with self._lock:
+            dropped = list(self._calls)
+            self._calls.clear()
+        for future, _ in dropped:
+            future.cancel()
+
+
+class InOrder(Generic[T]):
+    """The results of calls in their order, while the next ones are under way in the pool."""
+
+    def __init__(self, workers: "Workers", calls: Iterable[Callable[[], T]]) -> None:
+        self._workers = workers
+        self._calls = iter(calls)
+        self._running: deque[Future[T]] = deque()
+
+    @property
+    def under_way(self) -> int:
+        """How many results were begun and not taken."""
+        return len(self._running)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        while len(self._running) < self._workers.window and (call := next(self._calls, None)):
+            self._running.append(self._workers.submit(call))
+        return self.take()
+
+    def take(self) -> T:
+        """Give the next result of those under way, and begin no other.
+
+        Raises:
+            StopIteration: there is none.
+        """
+        if not self._running:
+            raise StopIteration
+        return self._running.popleft().result()
 
 
 class Workers:
@@ -51,36 +136,51 @@ class Workers:
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
         self._pool = ThreadPoolExecutor(jobs, "block")
-        self._lanes: list[ThreadPoolExecutor] = []
+        # Lanes wait for each other and for the pool, so none may have to wait for a thread.
+        self._threads = ThreadPoolExecutor(sys.maxsize, "lane")
+        self._lanes: list[Lane] = []
+        self._lock = threading.Lock()
+        self._sharing = 0
+
+    @property
+    def window(self) -> int:
+        """How many calls may be under way in the pool for each of those who share it."""
+        return max(1, (2 * self.jobs + 2) // max(1, self._sharing))
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Take a share of the window, for as long as something is made in order."""
+        with self._lock:
+            self._sharing += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._sharing -= 1
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Have a pool thread do `work`; first come, first served."""
         return self._pool.submit(work)
 
-    def in_order(self, calls: Iterable[Callable[[], T]], ahead: int) -> Iterator[T]:
-        """Give the results of `calls` in their order, `ahead` of them under way meanwhile.
+    def in_order(self, calls: Iterable[Callable[[], T]]) -> InOrder[T]:
+        """Give the results of `calls` in their order, a window of them under way meanwhile.
 
         The iterator may be left for any time and taken up again.
         """
-        running: deque[Future[T]] = deque()
-        for call in calls:
-            running.append(self.submit(call))
-            if len(running) >= ahead:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
+        return InOrder(self, calls)
 
-    def lane(self, name: str, depth: int) -> Lane:
-        """Give a lane of its own thread."""
-        executor = ThreadPoolExecutor(1, name)
-        self._lanes.append(executor)
-        return Lane(executor, depth)
+    def lane(self, depth: int) -> Lane:
+        """Give a lane."""
+        self._lanes.append(Lane(self._threads, depth))
+        return self._lanes[-1]
 
     def close(self) -> None:
         """Let running work end, drop what waits. Lanes end first: they wait for the pool."""
-        for executor in (*self._lanes, self._pool):
+        for executor in (self._threads, self._pool):
             executor.shutdown(wait=False, cancel_futures=True)
-        for executor in (*self._lanes, self._pool):
+        for lane in self._lanes:
+            lane.drop()
+        for executor in (self._threads, self._pool):
             executor.shutdown(wait=True)
 
     def __enter__(self) -> Self:

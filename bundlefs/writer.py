@@ -75,14 +75,14 @@ class BundleWriter:
         self._width = number_width(stored_stream_size(layout.size))
         self._workers = Workers(default_jobs() if jobs is None else jobs)
         ahead = 2 * self._workers.jobs + 4
-        self._source = _Pushed(layout.size, ahead, _Exit(self._workers.lane("exit", 1)))
+        self._source = _Pushed(layout.size, ahead, _Exit(self._workers.lane(1)))
         self._written = 0
         self._closed = False
         self._complete = False
         maker = Maker(self._source, codec_for(level))
         plan = Plan(self._state.secret, self._state.index, maker)
         self._parts = PartWriter(sink, self._part_name)
-        out = _Out(self._parts, self._workers.lane("sink", _BEHIND))
+        out = _Out(self._parts, self._workers.lane(_BEHIND))
         self._frontier = Frontier(plan, self._workers, out, lambda: None)
         self._done = self._frontier.when(END)
         self._done.add_done_callback(lambda _: self._source.wake())

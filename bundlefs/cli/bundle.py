@@ -88,7 +88,7 @@ def _from_file(arguments: argparse.Namespace, recipe: Recipe, path: Path) -> Non
         state = stack.enter_context(closing(open_state(arguments, image, recipe)))
         state.sign(f"process {os.getpid()}, bundling to {arguments.dest}")
         workers = stack.enter_context(Workers(arguments.jobs))
-        tap = Tap(workers.lane("sink", _BEHIND))
+        tap = Tap(workers.lane(_BEHIND))
         bundle = stack.enter_context(closing(Bundle(image, recipe, Engine(workers, tap), state)))
         stack.enter_context(shown(bundle))
         _remove_manifests(arguments, recipe)

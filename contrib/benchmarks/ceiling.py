@@ -59,7 +59,7 @@ def bundling(image: Path, level: int, keys: UserKeys) -> float:
         Image.open(image) as source,
         Workers(default_jobs()) as workers,
     ):
-        tap = Tap(workers.lane("sink", 8))
+        tap = Tap(workers.lane(8))
         bundle = Bundle(source, recipe, Engine(workers, tap), State(source.extents()))
         start = time.perf_counter()
         Export(bundle, tap, DirectorySink(name), Path(name)).run()

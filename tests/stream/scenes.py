@@ -75,10 +75,7 @@ class Scene:
 
     def forget(self) -> None:
         """Empty the store: everything has to be made again."""
-        with self.store._lock:  # noqa: SLF001 - no user ever wants this
-            self.store._recent.clear()  # noqa: SLF001
-            self.store._recent_size = 0  # noqa: SLF001
-            self.store._kept.clear()  # noqa: SLF001
+        self.store.drop()
 
 
 @contextmanager

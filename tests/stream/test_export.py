@@ -84,7 +84,7 @@ def exporting(
     with ExitStack() as stack:
         image = stack.enter_context(Image.open(path))
         workers = stack.enter_context(Workers(2))
-        tap = Tap(workers.lane("sink", 8))
+        tap = Tap(workers.lane(8))
         engine = Engine(workers, tap)
         bundle = stack.enter_context(
             closing(Bundle(image, recipe, engine, state or state_of(path)))

@@ -165,7 +165,7 @@ def test_all_blocks_are_spilled_and_found(tmp_path: Path) -> None:
 
 def test_the_file_is_nameless_and_private(tmp_path: Path) -> None:
     with closing(Spill(tmp_path)) as spill:
-        spill.put(0, content(0, MIB))
+        spill.put((0, 0), content(0, MIB))
         found = spill_file(tmp_path).stat()
         assert stat.S_IMODE(found.st_mode) == 0o600
         assert (found.st_nlink, found.st_size) == (0, MIB)
@@ -192,11 +192,11 @@ def test_a_file_system_that_knows_no_nameless_files(
 
     monkeypatch.setattr(os, "open", refuse)
     with closing(Spill(tmp_path)) as spill:
-        spill.put(0, content(0, MIB))
+        spill.put((0, 0), content(0, MIB))
         found = spill_file(tmp_path).stat()
         assert (stat.S_IMODE(found.st_mode), found.st_nlink) == (0o600, 0)
         assert list(tmp_path.iterdir()) == []
-        assert spill.get(0) == content(0, MIB)
+        assert spill.get((0, 0)) == content(0, MIB)
 
 
 def test_a_full_disk_is_told_once_and_the_rest_goes_on(
@@ -222,7 +222,7 @@ def test_closing_gives_the_space_back(disk: Path) -> None:
     before = free(disk)
     spill = Spill(disk)
     for block in range(3):
-        spill.put(block, content(block, MIB))
+        spill.put((0, block), content(block, MIB))
     assert free(disk) <= before - 3 * MIB
     spill.close()
     assert free(disk) == before
@@ -233,18 +233,18 @@ def test_changed_bytes_are_dropped_with_a_warning(
 ) -> None:
     with closing(Spill(tmp_path)) as spill:
         for block in range(3):
-            spill.put(block, content(block, MIB))
+            spill.put((0, block), content(block, MIB))
         with spill_file(tmp_path).open("r+b") as file:
             file.seek(MIB + 777)
             file.write(b"!")
-        assert spill.get(1) is None
+        assert spill.get((0, 1)) is None
         [warning] = caplog.records
         assert warning.levelno == logging.WARNING
         assert "block 1 dropped" in warning.message
-        assert 1 not in spill
-        assert spill.get(1) is None
+        assert (0, 1) not in spill
+        assert spill.get((0, 1)) is None
         assert len(caplog.records) == 1
-        assert [bytes(spill.get(block) or b"") for block in (0, 2)] == [
+        assert [bytes(spill.get((0, block)) or b"") for block in (0, 2)] == [
             content(0, MIB),
             content(2, MIB),
         ]
@@ -265,7 +265,7 @@ def test_a_shortened_file_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFi
 def test_many_readers_of_one_damaged_block_all_hear_that_it_is_gone(tmp_path: Path) -> None:
     with closing(Spill(tmp_path)) as spill:
         for block in range(200):
-            spill.put(block, content(block, 64 * KIB))
+            spill.put((0, block), content(block, 64 * KIB))
             with spill_file(tmp_path).open("r+b") as file:
                 file.seek(block * 64 * KIB)
                 file.write(b"!")
@@ -273,16 +273,16 @@ def test_many_readers_of_one_damaged_block_all_hear_that_it_is_gone(tmp_path: Pa
 
             def get(block: int = block, together: threading.Barrier = together) -> object:
                 together.wait()
-                return spill.get(block)
+                return spill.get((0, block))
 
             assert in_threads(8, [get] * 8) == [None] * 8
 
 
 def test_a_block_is_written_once(tmp_path: Path) -> None:
     with closing(Spill(tmp_path)) as spill:
-        spill.put(0, content(0, MIB))
-        spill.put(0, content(1, MIB))
-        assert spill.get(0) == content(0, MIB)
+        spill.put((0, 0), content(0, MIB))
+        spill.put((0, 0), content(1, MIB))
+        assert spill.get((0, 0)) == content(0, MIB)
         assert spill_file(tmp_path).stat().st_size == MIB
 
 
@@ -304,3 +304,36 @@ def test_a_read_only_file_system_is_refused(disk: Path) -> None:
     with pytest.raises(UsageError, match=r"Read-only file system.*--cache-dir"):
         Spill(disk)
     assert list(disk.iterdir()) == []
+
+
+# --- several bundles ---
+
+
+def test_bundles_share_the_limit_and_no_block(tmp_path: Path) -> None:
+    with closing(BlockStore(3 * MIB, Spill(tmp_path))) as one:
+        other = one.share(1)
+        for block in range(2):
+            one.put_first(block, content(block, MIB))
+            other.put_first(block, content(10 + block, MIB))
+        flood(other)
+        in_memory = [
+            store.get_fast(block) is not None for store in (one, other) for block in (0, 1)
+        ]
+        assert in_memory == [True, True, True, False]
+        for block in range(2):
+            assert one.get(block) == content(block, MIB)
+            assert other.get(block) == content(10 + block, MIB)
+
+
+def test_a_bundle_that_ends_makes_room_for_the_others() -> None:
+    one = BlockStore(2 * MIB)
+    other = one.share(1)
+    for block in range(2):
+        one.put_first(block, content(block, MIB))
+    one.drop()
+    assert not one.has(0)
+    other.put_first(0, content(0, MIB))
+    other.put_first(1, content(1, MIB))
+    flood(other)
+    assert other.get_fast(0) == content(0, MIB)
+    assert other.get_fast(1) == content(1, MIB)

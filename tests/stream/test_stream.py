@@ -84,10 +84,10 @@ def test_a_target_is_reached_and_not_left_far_behind() -> None:
         for target in (1, MIB, 5 * MIB + 1, PART_SIZE):
             made.make(target)
             wait_until_idle(made.frontier)
-            last = made.index.block_span(made.index.blocks - 1)
-            assert last.start < target <= last.stop
-            # The blocks under way: two for each job, two more, and the one that was asked for.
-            assert source.farthest <= (made.index.blocks + 2 * 2 + 2) * BLOCK_SIZE
+            assert made.index.position >= target
+            # The blocks under way, two for each job and two more, are sealed and end it.
+            assert made.index.blocks <= made.index.block_at(target - 1) + 2 * 2 + 2
+            assert source.farthest == made.index.blocks * BLOCK_SIZE
 
 
 def wait_until_idle(frontier: Frontier) -> None:
