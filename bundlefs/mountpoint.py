@@ -10,6 +10,7 @@ import re
 import select
 import shutil
 import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ FS_TYPE = "fuse.bundlefs"
 CONTROL_NAME = ".bundlefs"
 STATUS_NAME = "status.json"
 METRICS_NAME = "metrics"
+_AUTOMOUNT = "autofs"
 _END_SECONDS = 30
 
 
@@ -31,8 +33,16 @@ def check_mountpoint(path: Path) -> Path:
     Raises:
         MountError: it cannot, or FUSE is not there.
     """
+    where = Path(os.path.realpath(path))
+    # Who looks into an automount point waits for what is to be mounted there: for us.
+    if find_mount(where) != _AUTOMOUNT:
+        _require_empty(path, where)
+    _check_fuse()
+    return where
+
+
+def _require_empty(path: Path, where: Path) -> None:
     try:
-        where = path.resolve(strict=True)
         names = os.listdir(where)  # noqa: PTH208  # its OSErrors carry the text we show
     except OSError as error:
         remedy = _remedy(path, error)
@@ -41,8 +51,6 @@ def check_mountpoint(path: Path) -> Path:
         raise MountError(f"mountpoint {path} is already a mount; choose another or unmount it")
     if names:
         raise MountError(f"mountpoint {path} is not empty ({names[0]!r} is in it); choose another")
-    _check_fuse()
-    return where
 
 
 def _remedy(path: Path, error: OSError) -> str:
@@ -69,16 +77,19 @@ def _check_fuse() -> None:
         raise MountError("fusermount3 is not there: install the package fuse3")
 
 
-def find_mount(path: Path) -> str | None:
-    """Give the file-system type of what is mounted at exactly this absolute path, or None."""
-    found = None
+def mounts() -> Iterator[tuple[str, str]]:
+    """Give path and file-system type of each mount, one over the other in their order [proc(5)]."""
     with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             fields = line.split(" ")
             point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
-            if point == os.fspath(path):
-                found = fields[fields.index("-") + 1]
-    return found
+            yield point, fields[fields.index("-") + 1]
+
+
+def find_mount(path: Path) -> str | None:
+    """Give the file-system type of what is mounted at exactly this absolute path, or None."""
+    # What was mounted last hides the others.
+    return dict(mounts()).get(os.fspath(path))
 
 
 def read_status(path: Path) -> dict[str, Any]:

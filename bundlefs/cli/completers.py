@@ -5,14 +5,13 @@ All that is known of values is here and not at the options, and only such a run 
 
 import argparse
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 
 import argcomplete
-from argcomplete.completers import DirectoriesCompleter
+from argcomplete.completers import DirectoriesCompleter, FilesCompleter
 
-from bundlefs.mountpoint import FS_TYPE
+from bundlefs.cli.mountopts import long_option
+from bundlefs.mountpoint import FS_TYPE, mounts
 from bundlefs.regions import KNOWN_REGIONS
 
 # What an option can be, by its destination.
@@ -75,25 +74,30 @@ def _folders(prefix: str, **_: object) -> list[str]:
 
 def _mountpoints(prefix: str, **_: object) -> list[str]:
     """Give the live and dead mounts of bundlefs; folders if none can be meant."""
-    found = [point for point in mountpoints() if point.startswith(prefix)]
+    found = [point for point, kind in mounts() if kind == FS_TYPE and point.startswith(prefix)]
     return found or _folders(prefix)
 
 
-def mountpoints() -> Iterator[str]:
-    """Give where bundlefs is mounted, by the kernel's table."""
-    table = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
-    for line in table.splitlines():
-        fields = line.split(" ")
-        if fields[fields.index("-") + 1] == FS_TYPE:
-            yield re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
-
-
 def _mount_options(prefix: str, parser: argparse.ArgumentParser, **_: object) -> list[str]:
-    """Give the long options as mount(8) takes them, after the last comma."""
-    head = prefix[: prefix.rfind(",") + 1]
-    return [
-        head + option.removeprefix("--") + ("" if action.nargs == 0 else "=")
-        for action in parser._actions  # noqa: SLF001  # as in _teach()
-        for option in action.option_strings
-        if option.startswith("--") and action.dest not in ("help", "foreground")
-    ]
+    """Give the long options as mount(8) takes them, after the last comma, and their values."""
+    head, comma, word = prefix.rpartition(",")
+    name, equals, value = word.partition("=")
+    if equals:
+        found = [f"{name}={each}" for each in _values(parser, name, value)]
+    else:
+        found = [
+            option.removeprefix("--") + ("" if action.nargs == 0 else "=")
+            for action in parser._actions  # noqa: SLF001  # as in _teach()
+            for option in action.option_strings
+            if option.startswith("--") and action.dest not in ("help", "foreground")
+        ]
+    return [head + comma + each for each in found]
+
+
+def _values(parser: argparse.ArgumentParser, name: str, begun: str) -> Iterable[str]:
+    """Give what may come after `name=` in `-o`."""
+    action = long_option(parser, name)
+    if action is None or action.nargs == 0:
+        return ()
+    completer = getattr(action, "completer", FilesCompleter())
+    return action.choices or completer(prefix=begun)

@@ -113,7 +113,7 @@ class _MountOptions(argparse.Action):
         for option in split(str(values)):
             name, equals, value = option.partition("=")
             given = value if equals else None
-            if action := _long_option(parser, name):
+            if action := long_option(parser, name):
                 _hand_over(action, parser, namespace, option, given)
             elif name in _TO_FUSE or name == _FSNAME:
                 _check_value(option, given, wanted=name == _FSNAME)
@@ -122,7 +122,8 @@ class _MountOptions(argparse.Action):
                 _refuse(name, parser, sloppy=namespace.sloppy)
 
 
-def _long_option(parser: argparse.ArgumentParser, name: str) -> argparse.Action | None:
+def long_option(parser: argparse.ArgumentParser, name: str) -> argparse.Action | None:
+    """Give the option that `name` means in `-o`, or None if there is no such long option."""
     action = parser._option_string_actions.get("--" + name.replace("_", "-"))  # noqa: SLF001  # argparse has no other way to look inside
     return None if isinstance(action, argparse._HelpAction) else action  # noqa: SLF001  # same
 
@@ -159,8 +160,8 @@ def _is_dropped(name: str, parser: argparse.ArgumentParser) -> bool:
 
 
 def _refuse(name: str, parser: argparse.ArgumentParser, *, sloppy: bool) -> None:
-    options = parser._option_string_actions  # noqa: SLF001  # as in _long_option()
-    names = [each.removeprefix("--") for each in options if _long_option(parser, each[2:])]
+    options = parser._option_string_actions  # noqa: SLF001  # as in long_option()
+    names = [each.removeprefix("--") for each in options if long_option(parser, each[2:])]
     near = _nearest(name, [*names, *_TO_FUSE, _FSNAME])
     text = f"unknown mount option {name!r}{near or f'; `{parser.prog} --help` has all'}"
     if not sloppy:

@@ -16,7 +16,7 @@ from bundlefs.cli.progress import progress
 from bundlefs.keys import Secret
 from bundlefs.manifest_reader import BundleManifest
 from bundlefs.mount import Session, serve
-from bundlefs.mountpoint import check_mountpoint, find_mount
+from bundlefs.mountpoint import check_mountpoint
 from bundlefs.opened import DiskView, OpenedBundle
 from bundlefs.parts import PartFiles
 from bundlefs.recipe import Recipe
@@ -64,18 +64,11 @@ def open_session(
 def _session(arguments: argparse.Namespace, source: Path) -> Session:
     flags, name = fuse_options(arguments.o)
     return Session(
-        mountpoint=_free(arguments.mountpoint),
+        mountpoint=check_mountpoint(arguments.mountpoint),
         source=name or str(source.absolute()),
         options=flags | ({"allow_other"} if arguments.allow_other else set()),
         umask=_umask(),
     )
-
-
-def _free(mountpoint: Path) -> Path:
-    """Give the path to mount on, once it is sure that one can."""
-    where = Path(os.path.realpath(mountpoint))
-    # Who looks into an automount point waits for what is to be mounted there: for us.
-    return where if find_mount(where) == "autofs" else check_mountpoint(mountpoint)
 
 
 def _umask() -> int:

@@ -194,3 +194,16 @@ def test_files(complete: Complete, tmp_path: Path) -> None:
 
 def test_options_of_mount8(complete: Complete) -> None:
     assert "allow-other" in complete("bundlefs mount -o allow-o")
+
+
+def test_values_in_options_of_mount8(complete: Complete, tmp_path: Path) -> None:
+    (tmp_path / "one.pem").touch()
+    for begun, found in (
+        ("level=", set("0123456789")),
+        ("eager,region=cn-", {"cn-north-1", "cn-northwest-1"}),
+        ("log_format=", {"text", "json"}),
+        (f"eager,user_key={tmp_path}/o", {f"{tmp_path}/one.pem"}),
+    ):
+        shown = complete(f"bundlefs mount -o {begun}")
+        values = {word.rpartition("=")[2] for word in words(shown)}
+        assert found <= values, shown
