@@ -6,9 +6,11 @@ read a directory].
 """
 
 import contextlib
+import os
 import re
 import secrets
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -88,26 +90,33 @@ def moto(scratch: Path) -> Iterator[Server]:
         yield Server(url, "testing", secrets.token_hex(8))
 
 
-def aws(server: Server, home: Path, *words: str | Path) -> bytes:
-    """Run aws-cli against a server, with its defaults otherwise."""
-    env = clean_env(
+def settings(server: Server, home: Path, remote: str = "sink", **extra: str) -> dict[str, str]:
+    """Give a clean environment in which aws-cli reaches a server, and rclone by `remote`."""
+    config = {
+        "TYPE": "s3",
+        "PROVIDER": "Other",
+        "ENDPOINT": server.url,
+        "ACCESS_KEY_ID": server.access_key,
+        "SECRET_ACCESS_KEY": server.secret_key,
+    }
+    return clean_env(
         home,
+        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        AWS_ENDPOINT_URL=server.url,
         AWS_ACCESS_KEY_ID=server.access_key,
         AWS_SECRET_ACCESS_KEY=server.secret_key,
         AWS_DEFAULT_REGION=REGION,
         AWS_EC2_METADATA_DISABLED="true",
+        **{f"RCLONE_CONFIG_{remote.upper()}_{key}": value for key, value in config.items()},
+        **extra,
     )
-    return run(["aws", "--endpoint-url", server.url, *words], env=env)
+
+
+def aws(server: Server, home: Path, *words: str | Path) -> bytes:
+    """Run aws-cli against a server, with its defaults otherwise."""
+    return run(["aws", *words], env=settings(server, home))
 
 
 def rclone(server: Server, home: Path, *words: str | Path) -> bytes:
     """Run rclone against a server that it knows as `sink:`, with its defaults otherwise."""
-    env = clean_env(
-        home,
-        RCLONE_CONFIG_SINK_TYPE="s3",
-        RCLONE_CONFIG_SINK_PROVIDER="Other",
-        RCLONE_CONFIG_SINK_ENDPOINT=server.url,
-        RCLONE_CONFIG_SINK_ACCESS_KEY_ID=server.access_key,
-        RCLONE_CONFIG_SINK_SECRET_ACCESS_KEY=server.secret_key,
-    )
-    return run(["rclone", *words], env=env)
+    return run(["rclone", *words], env=settings(server, home))
