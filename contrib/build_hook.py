@@ -4,6 +4,8 @@
 a build needs what the parser imports, which is all that the program needs but FUSE's libraries.
 """
 
+import contextlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -44,5 +46,12 @@ class ManualPage(BuildHookInterface):  # type: ignore[type-arg]  # it is not sub
         build_data["shared_data"][str(page)] = "share/man/man1/bundlefs.1"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002  # same
-        """Remove it afterwards."""
+        """Remove it afterwards, and what Python compiled of this file.
+
+        The tree may be somebody else's than who builds, and not theirs to clean.
+        """
         self._folder.cleanup()
+        compiled = Path(importlib.util.cache_from_source(__file__))
+        compiled.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it has other files, or is not there
+            compiled.parent.rmdir()
