@@ -78,8 +78,13 @@ def _signals_held() -> Iterator[None]:
 
 
 def _shown(source: str) -> str:
-    """Give the source as `df` may show it: pyfuse3 takes ASCII alone, and a comma parts options."""
-    return re.sub(r"[^ -~]|[,\\]", "?", source)
+    """Write the source for the kernel's table as libfuse reads it: pyfuse3 takes ASCII alone.
+
+    mount(8) compares it with fstab's, to see what is mounted.
+    """
+    # A comma parts options; libfuse takes any byte as `\ooo` [fuse_opt.c].
+    special = re.compile(rb"[^ -~]|[,\\]")
+    return special.sub(lambda byte: b"\\%03o" % ord(byte[0]), os.fsencode(source)).decode("ascii")
 
 
 @contextmanager

@@ -79,11 +79,12 @@ def _check_fuse() -> None:
 
 def mounts() -> Iterator[tuple[str, str]]:
     """Give path and file-system type of each mount, one over the other in their order [proc(5)]."""
-    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            fields = line.split(" ")
-            point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
-            yield point, fields[fields.index("-") + 1]
+    table = os.fsdecode(Path("/proc/self/mountinfo").read_bytes())
+    # Not splitlines(): a carriage return may be part of a name.
+    for line in filter(None, table.split("\n")):
+        fields = line.split(" ")
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
+        yield point, fields[fields.index("-") + 1]
 
 
 def find_mount(path: Path) -> str | None:

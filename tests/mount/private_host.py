@@ -67,9 +67,9 @@ class Host:
 
     def mounts(self, path: Path) -> list[str]:
         """Give the types of what is mounted on exactly this path."""
-        table = Path(f"/proc/{self.pid}/mountinfo").read_text().splitlines()
-        rows = [line.split() for line in table]
-        return [row[row.index("-") + 1] for row in rows if row[4] == str(path)]
+        table = Path(f"/proc/{self.pid}/mountinfo").read_bytes()
+        rows = [line.split(b" ") for line in table.split(b"\n") if line]
+        return [row[row.index(b"-") + 1].decode() for row in rows if row[4] == bytes(path)]
 
     def status(self, mountpoint: Path) -> dict[str, Any]:
         """Give what the mount says of itself."""

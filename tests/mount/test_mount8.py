@@ -1,6 +1,7 @@
 """mount(8), fstab and systemd's reading of it: the real `mount`, through both of its helpers."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -62,9 +63,15 @@ def made(image: Path, tmp_path_factory: pytest.TempPathFactory, user_keys: KeyPa
 def fstab(folder: Path, source: Path, mountpoint: Path, options: str) -> Path:
     """Write a table of one line."""
     path = folder / "fstab"
-    words = [str(word).replace(" ", "\\040") for word in (source, mountpoint)]
-    path.write_text(f"{' '.join(words)} fuse.bundlefs {options} 0 0\n")
+    words = [re.sub(r"[\s\\]", octal, str(word)) for word in (source, mountpoint)]
+    line = f"{' '.join(words)} fuse.bundlefs {options} 0 0\n"
+    path.write_bytes(os.fsencode(line))
     return path
+
+
+def octal(character: re.Match[str]) -> str:
+    """Write a character as fstab(5) has it."""
+    return f"\\{ord(character[0]):03o}"
 
 
 # mount
@@ -97,12 +104,19 @@ def test_fstab(host: Host, image: Path, mountpoint: Path, tmp_path: Path) -> Non
     host.umount(mountpoint)
 
 
-def test_mount_all_mounts_once(host: Host, image: Path, mountpoint: Path, tmp_path: Path) -> None:
-    table = fstab(tmp_path, image, mountpoint, IN_FSTAB.replace("noauto,", ""))
+@pytest.mark.parametrize("more", ["", ",auto_unmount"])
+def test_mount_all_mounts_once(
+    more: str, host: Host, image: Path, mountpoint: Path, tmp_path: Path
+) -> None:
+    """The image is known by its name in the kernel's table, whatever is in it."""
+    odd = tmp_path / "a, d\\303is\tk\r#\N{SNOWMAN}\udcff"
+    odd.hardlink_to(image)
+    table = fstab(tmp_path, odd, mountpoint, IN_FSTAB.replace("noauto,", "") + more)
     for _ in range(2):
         assert host.do("mount", "-a", "-T", table) == FINE
         assert host.mounts(mountpoint) == ["fuse.bundlefs"]
-    host.umount(mountpoint)
+    assert host.do("bundlefs", "umount", mountpoint) == FINE
+    assert host.mounts(mountpoint) == []
 
 
 @pytest.mark.parametrize("kind", TYPES)
