@@ -1,6 +1,8 @@
 """`mount.bundlefs`: what mount(8) starts for the type `bundlefs` [mount(8), EXTERNAL HELPERS].
 
-`mount -t fuse.bundlefs` does not need it: mount.fuse3(8) calls `bundlefs IMAGE DIR -o ...`.
+`mount -t fuse.bundlefs` does not need it: mount.fuse3(8) calls `bundlefs IMAGE DIR -o ...`. But
+that drops the flags of mount(8), so that `mount -f`, which is to mount nothing, mounts: a link to
+this one, /sbin/mount.fuse.bundlefs, is taken in its place, and does as it is told.
 """
 
 import argparse

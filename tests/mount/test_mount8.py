@@ -236,6 +236,24 @@ def test_fake_open(host: Host, made: Made, mountpoint: Path) -> None:
     assert host.mounts(mountpoint) == []
 
 
+@pytest.fixture
+def link(host: Host) -> Iterator[None]:
+    """Have mount(8) start mount.bundlefs for the type fuse.bundlefs too."""
+    path = "/sbin/mount.fuse.bundlefs"
+    assert host.do("ln", "-s", "mount.bundlefs", path) == FINE
+    yield
+    assert host.do("rm", path) == FINE
+
+
+@pytest.mark.usefixtures("link")
+@pytest.mark.parametrize("kind", TYPES)
+def test_fake_by_mount(kind: str, host: Host, image: Path, mountpoint: Path) -> None:
+    words = (image, mountpoint, "-f", "-t", kind, "-o")
+    assert host.do("mount", *words, OPTIONS) == FINE
+    assert "--level 10" in host.do("mount", *words, f"{OPTIONS},level=10").err
+    assert host.mounts(mountpoint) == []
+
+
 def test_fake_of_an_image_that_is_not_there(host: Host, mountpoint: Path) -> None:
     assert host.do("mount.bundlefs", "/no/image", mountpoint, "-f", "-o", OPTIONS).code == 32
 
