@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 
 from bundlefs.codec.deflate import codec_for
+from bundlefs.codec.tar import NAME_LIMIT
+from bundlefs.errors import UsageError
 from bundlefs.image import Source
 from bundlefs.keys import Secret, UserKeys, fingerprint, sign, wrap
 from bundlefs.manifest import Contents, Metadata, WrappedSecrets, render
@@ -15,7 +17,11 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What is made of an image: names, keys and parameters."""
+    """What is made of an image: names, keys and parameters.
+
+    Raises:
+        UsageError: the prefix cannot be.
+    """
 
     prefix: str
     metadata: Metadata
@@ -25,6 +31,27 @@ class Recipe:
     sparse: bool = True
     user_key: str = "made for the occasion"
     """The fingerprint of the user's key if one was given."""
+
+    def __post_init__(self) -> None:
+        check_prefix(self.prefix)
+
+
+def check_prefix(prefix: str) -> str:
+    """Give the prefix if the names of files and of the tar member can start with it.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    if not prefix or "/" in prefix or not prefix.isprintable() or prefix.startswith("."):
+        raise UsageError(
+            f"prefix {prefix!r}: it starts file names, so it must not be empty, start with a dot,"
+            " or have '/' or control characters in it"
+        )
+    if (length := len(prefix.encode())) > NAME_LIMIT:
+        raise UsageError(
+            f"prefix {prefix!r}: a name of {length} bytes; tar has room for {NAME_LIMIT}"
+        )
+    return prefix
 
 
 def wanted(image: Source, recipe: Recipe) -> Wanted:

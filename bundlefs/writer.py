@@ -24,7 +24,7 @@ from bundlefs.frontier import END, Frontier
 from bundlefs.index import number_width, part_count, part_name
 from bundlefs.keys import PublicKey, UserKeys
 from bundlefs.manifest import Contents, Metadata
-from bundlefs.recipe import rendered
+from bundlefs.recipe import check_prefix, rendered
 from bundlefs.regions import Recipient, recipients
 from bundlefs.sinks import PartWriter, Sink, written
 from bundlefs.spans import Span
@@ -64,9 +64,9 @@ class BundleWriter:
         user_keys: UserKeys | None = None,
         state: State | None = None,
     ) -> None:
-        _require_usable(basename, size, jobs)
+        _require_usable(size, jobs)
         self._state = state or State(None)
-        self._basename = basename
+        self._basename = check_prefix(basename)
         self._size = size
         self._sink = sink
         self._keys = user_keys or UserKeys.load(None, None)
@@ -228,12 +228,7 @@ class BundleWriter:
         return to.filename
 
 
-def _require_usable(basename: str, size: int, jobs: int | None) -> None:
-    if not basename.isprintable() or "/" in basename or basename.startswith("."):
-        raise UsageError(
-            f"the name {basename!r} cannot be: it starts file names, so it must not start with a"
-            " dot, or have '/' or control characters in it"
-        )
+def _require_usable(size: int, jobs: int | None) -> None:
     if size <= 0:
         raise UsageError(f"an image has 1 byte or more, not {size}")
     if jobs is not None and jobs <= 0:
