@@ -200,7 +200,7 @@ def a_full_mountpoint(folder: Path) -> str:
     return refusal("mount", image, mountpoint, code=1)
 
 
-@prints("bundlefs: cannot unmount")
+@prints("bundlefs: cannot unmount MOUNTPOINT: DETAILS")
 def a_busy_mount(folder: Path) -> str:
     image, mountpoint = disk(folder)
     with mounted(image, mountpoint) as mount:
@@ -210,6 +210,29 @@ def a_busy_mount(folder: Path) -> str:
             assert not is_mounted(mountpoint), "the remedy"
         assert ended(mount.pid, 20)
     return line
+
+
+NO_MTAB = """
+mkdir "$1/etc" "$1/work"
+mount -t overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/work" none /etc
+rm -f /etc/mtab
+image=$2 mountpoint=$3
+shift 3
+"$@" mount --state none "$image" "$mountpoint"
+! "$@" umount "$mountpoint" || exit 9
+ln -s ../proc/self/mounts /etc/mtab
+exec "$@" umount "$mountpoint"
+"""
+
+
+@prints("bundlefs: cannot unmount MOUNTPOINT: /usr/bin/fusermount3")
+def no_mtab(folder: Path) -> str:
+    with users_folder() as theirs:
+        image = images.text_image(theirs / "disk", 4096)
+        arguments = (folder, image, theirs / "mnt", *AS_USER)
+        ending = attempt(program=as_user(NO_MTAB, *arguments, scratch=folder))
+    assert ending.code == 0, "the remedy"
+    return ending.err
 
 
 # Reading
@@ -236,6 +259,24 @@ def a_mount_after_a_change(folder: Path) -> str:
     bundlefs("umount", mountpoint)
     assert ending.code == 0
     return ending.err
+
+
+COPIES = """
+cp -r --no-preserve=mode "$1" "$2"
+rm -r "$2"
+cp -r "$1" "$2"
+rm -r "$2" 2>&1 || chmod -R u+w "$2"
+rm -r "$2"
+"""
+
+
+@prints("rm: cannot remove 'DIR/image.part.00'")
+def a_copy_with_the_modes_of_the_mount(folder: Path) -> str:
+    image, mountpoint = disk(folder)
+    with mounted(image, mountpoint):
+        command = (*POWERLESS, tool("sh"), "-ec", COPIES, "sh", mountpoint, folder / "copy")
+        env = clean_env(folder, LC_ALL="C")
+        return run([str(word) for word in command], env=env).decode()
 
 
 @prints("cat: MOUNTPOINT/image.part.01: Input/output error")
