@@ -4,6 +4,8 @@ The recipes are those of bundle-format's "Oracles". Python only carries names
 and bytes between the tools.
 """
 
+import contextlib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -129,3 +131,23 @@ def tar_mtime(tar: Path) -> int:
 def assert_same(ours: Path, theirs: Path) -> None:
     """Fail with `cmp`'s words where two files differ."""
     run(["cmp", ours, theirs])
+
+
+def assert_same_sparse(ours: Path, theirs: Path) -> None:
+    """Fail where two files differ, without reading what is a hole in both: zeros, so the same."""
+    assert ours.stat().st_size == theirs.stat().st_size
+    with ours.open("rb") as our, theirs.open("rb") as their:
+        for start, end in extents(our.fileno()) | extents(their.fileno()):
+            data = (os.pread(file.fileno(), end - start, start) for file in (our, their))
+            assert len(set(data)) == 1, f"{ours} and {theirs} differ in {start} to {end}"
+
+
+def extents(file: int) -> set[tuple[int, int]]:
+    """Give the start and end of what the file system calls data."""
+    found, size, end = set(), os.fstat(file).st_size, 0
+    with contextlib.suppress(OSError):  # ENXIO: nothing but a hole is left
+        while end < size:
+            start = os.lseek(file, end, os.SEEK_DATA)
+            end = os.lseek(file, start, os.SEEK_HOLE)
+            found.add((start, end))
+    return found
