@@ -104,7 +104,8 @@ class Sealer:
         tail = cbc.finish(self._key, after, gzip_trailer(self._crc, self._plan.maker.size))
         sealed = joined((head, tail))
         end = self._index.position + len(sealed)
-        log.info("the bundle is complete: %s bytes of it in %d blocks", f"{end:,}", self._last + 1)
+        name, blocks = self._plan.name, self._last + 1
+        log.info("%s is complete: %s bytes of it in %d blocks", name, f"{end:,}", blocks)
         promised = self._plan.promised_size
         if promised not in (None, end):
             raise InconsistentError(f"the sealed stream has {end:,} bytes, not {promised:,}")
@@ -132,6 +133,7 @@ class Frontier:
     def __init__(
         self, plan: Plan, workers: Workers, stream: Stream, progress: Callable[[], None]
     ) -> None:
+        self._name = plan.name
         self._index = plan.index
         self._progress = progress
         self._workers = workers
@@ -236,7 +238,7 @@ class Frontier:
         with self._lock:
             if self.error is None:
                 self.error = error
-                _log_failure(error)
+                _log_failure(self._name, error)
             error = self.error
             self._busy = self.seconds
             self.running = False
@@ -256,8 +258,8 @@ def _deflated(maker: Maker, plain: Future[bytes]) -> MadeBlock:
     return maker.deflate(plain.result())
 
 
-def _log_failure(error: BaseException) -> None:
+def _log_failure(name: str, error: BaseException) -> None:
     if isinstance(error, ClosedError):
         return
     expected = isinstance(error, (BundlefsError, OSError))
-    log.error("the bundle has failed and stays failed: %s", error, exc_info=not expected and error)
+    log.error("%s has failed and stays failed: %s", name, error, exc_info=not expected and error)

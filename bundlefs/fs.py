@@ -5,10 +5,17 @@
         status.json           where the bundle stands; always answers at once
         metrics               the same for Prometheus
 
+    /                         a `Shelf`: a folder for each of many images
+      .bundlefs/              the same for all of them
+      NAME/                   a `View`, with a .bundlefs of its own
+
+An inode is the number of its view, in steps of `_STRIDE`, and the view's own key.
+
 Waiting is harmless in `getattr`, `opendir`, `read` and `getxattr`, and nowhere
 else: while a `lookup` or a `readdir` is unanswered, the kernel sends no other
 lookup in that directory. So `lookup` of a part whose size is not known answers
-with size 0 and timeouts of 0; the kernel then asks `getattr`, which waits.
+with size 0 and timeouts of 0; the kernel then asks `getattr`, which waits. Alone the
+first lookup in an image's folder waits for that image to be opened.
 
 An exception that is not a FUSEError ends the whole mount in pyfuse3, so every
 handler goes through `_handler`, and the errno is chosen in `_errno` alone.
@@ -17,6 +24,7 @@ Concurrency: all of this runs in the event loop's thread. Who waits for the
 frontier waits for a future, not in a thread; what computes goes to a thread.
 """
 
+import contextlib
 import errno
 import functools
 import json
@@ -26,7 +34,7 @@ import stat
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import pyfuse3
 import trio
@@ -39,23 +47,26 @@ from bundlefs.errors import (
     UnknownNameError,
 )
 from bundlefs.mountpoint import CONTROL_NAME, METRICS_NAME, STATUS_NAME
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from bundlefs.shelf import Shelf
+from bundlefs.views import View
 
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_CONTROL, _STATUS, _METRICS, _FIRST = (pyfuse3.ROOT_INODE + number for number in (1, 2, 3, 4))
+_ROOT = pyfuse3.ROOT_INODE
+_CONTROL, _STATUS, _METRICS, _FIRST = (_ROOT + number for number in (1, 2, 3, 4))
 _SNAPSHOTS = {STATUS_NAME: _STATUS, METRICS_NAME: _METRICS}
 """Files that are made when they are opened, by name."""
+_STRIDE = 1 << 40
 
 DIGEST_XATTR = b"user.bundlefs.sha1"
 
 FOREVER = 365 * 86400.0
 """Seconds for which the kernel may remember what never changes."""
+_SOON = 1.0
+"""Seconds after which it asks whether the image of a name is still the same."""
 
 _READ_THREADS = 64
 
@@ -93,13 +104,13 @@ def _handler(
     return guarded
 
 
-async def until(future: Future[None]) -> None:
+async def until(future: Future[Any]) -> None:
     """Wait for a future in the event loop; raise the error that it holds."""
     if not future.done():
         event = trio.Event()
         token = trio.lowlevel.current_trio_token()
 
-        def wake(_: Future[None]) -> None:
+        def wake(_: Future[Any]) -> None:
             try:
                 token.run_sync_soon(event.set)
             except trio.RunFinishedError:
@@ -139,76 +150,12 @@ def _silent_handler(
     return guarded
 
 
-E = TypeVar("E")
+class Operations(pyfuse3.Operations):
+    """The handlers. `about` is added to the status: facts of the mount."""
 
-
-class View(Protocol[E]):
-    """What is shown: entries `E`, each with a key, a number that never changes.
-
-    `find`, `known_size` and `digest` raise UnknownNameError for what is not there. A future
-    tells when the answer to the question of the same name can be had, or holds the error.
-    """
-
-    created_ns: int
-
-    def find(self, name: str) -> E:
-        """Give the entry of a name that exists or may turn out to."""
-
-    def name(self, entry: E) -> str:
-        """Give the name of an entry."""
-
-    def key(self, entry: E) -> int:
-        """Give the key of an entry, 0 or more."""
-
-    def entry(self, key: int) -> E:
-        """Give the entry of a key."""
-
-    def listed(self) -> Future[None]:
-        """Ask for all entries."""
-
-    def entries(self) -> Sequence[E]:
-        """Give all entries, as they sort."""
-
-    def sized(self, entry: E) -> Future[None]:
-        """Ask for a size."""
-
-    def known_size(self, entry: E) -> int | None:
-        """Give a size in bytes, or None if it is not known yet."""
-
-    def reached(self, entry: E, offset: int, length: int) -> Future[None]:
-        """Ask for bytes."""
-
-    def read_fast(self, entry: E, offset: int, length: int) -> memoryview | None:
-        """Give the bytes if that takes no time."""
-
-    def read(self, entry: E, offset: int, length: int) -> memoryview:
-        """Give the bytes; runs in a thread."""
-
-    def has_digest(self, entry: E) -> bool:
-        """Tell whether an entry is of a kind that has a digest."""
-
-    def digested(self, entry: E) -> Future[None]:
-        """Ask for a digest."""
-
-    def digest(self, entry: E) -> str:
-        """Give the SHA-1 in hex."""
-
-    def status(self) -> "DataclassInstance":
-        """Tell where it stands, as fields that JSON can hold."""
-
-    def space(self) -> tuple[int, int]:
-        """Give the size of the image, and of the bundle as far as it is made; bytes."""
-
-    def close(self) -> None:
-        """End it: whoever waits gets an error."""
-
-
-class Operations(pyfuse3.Operations, Generic[E]):
-    """The handlers for one view. `about` is added to the status: facts of the mount."""
-
-    def __init__(self, view: View[E], umask: int, about: dict[str, object]) -> None:
+    def __init__(self, shown: View[Any] | Shelf, umask: int, about: dict[str, object]) -> None:
         super().__init__()
-        self._view = view
+        self._shown = shown
         self._umask = umask
         self._about = about
         self._limiter = trio.CapacityLimiter(_READ_THREADS)
@@ -216,13 +163,33 @@ class Operations(pyfuse3.Operations, Generic[E]):
         self._listings: dict[int, Sequence[tuple[str, int]]] = {}
         self._handles = 0
 
-    def _inode(self, entry: E) -> int:
-        return _FIRST + self._view.key(entry)
+    # Inodes
 
-    def _entry(self, inode: int) -> E:
-        if inode < _FIRST:
+    def _view(self, number: int) -> View[Any] | None:
+        """Give the view of a number if it is open."""
+        return self._shown.view(number) if isinstance(self._shown, Shelf) else self._shown
+
+    async def _opened(self, number: int) -> View[Any]:
+        """Give the view of a number once it is open."""
+        if view := self._view(number):
+            return view
+        future = cast("Shelf", self._shown).ask(number)
+        await until(future)
+        return future.result()
+
+    def _entry(self, inode: int) -> tuple[View[Any], Any]:
+        number, local = divmod(inode, _STRIDE)
+        view = self._view(number)
+        if view is None or local < _FIRST:
             raise pyfuse3.FUSEError(errno.ENOENT)
-        return self._view.entry(inode - _FIRST)
+        return view, view.entry(local - _FIRST)
+
+    def _with_digest(self, inode: int) -> tuple[View[Any], Any]:
+        if inode % _STRIDE >= _FIRST:
+            view, entry = self._entry(inode)
+            if view.has_digest(entry):
+                return view, entry
+        raise pyfuse3.FUSEError(errno.ENODATA)
 
     # Attributes
 
@@ -240,13 +207,16 @@ class Operations(pyfuse3.Operations, Generic[E]):
 
     def _directory(self, inode: int) -> pyfuse3.EntryAttributes:
         attributes = self._attributes(inode, 0)
+        if inode % _STRIDE == _ROOT != inode:
+            attributes.entry_timeout = _SOON
         attributes.st_mode = pyfuse3.ModeT(stat.S_IFDIR | (0o555 & ~self._umask))
         attributes.st_nlink = 2
         return attributes
 
     def _owned(self, attributes: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
         attributes.st_uid, attributes.st_gid = os.getuid(), os.getgid()
-        created = self._view.created_ns
+        view = self._view(attributes.st_ino // _STRIDE) or self._shown
+        created = view.created_ns
         attributes.st_mtime_ns = attributes.st_ctime_ns = attributes.st_atime_ns = created
         return attributes
 
@@ -255,28 +225,39 @@ class Operations(pyfuse3.Operations, Generic[E]):
         self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Never wait here: see the module's head."""
+        number, local = divmod(parent_inode, _STRIDE)
         text = os.fsdecode(name)
-        if parent_inode == _CONTROL and text in _SNAPSHOTS:
-            return self._attributes(_SNAPSHOTS[text], None)
-        if parent_inode != pyfuse3.ROOT_INODE:
+        if local == _CONTROL and text in _SNAPSHOTS:
+            return self._attributes(number * _STRIDE + _SNAPSHOTS[text], None)
+        if local != _ROOT:
             raise pyfuse3.FUSEError(errno.ENOENT)
         if text == CONTROL_NAME:
-            return self._directory(_CONTROL)
-        entry = self._view.find(text)
-        return self._attributes(self._inode(entry), self._view.known_size(entry))
+            return self._directory(number * _STRIDE + _CONTROL)
+        if shelf := self._shelf(parent_inode):
+            image = await trio.to_thread.run_sync(shelf.find, text)
+            return self._directory(image * _STRIDE + _ROOT)
+        view = await self._opened(number)
+        entry = view.find(text)
+        inode = number * _STRIDE + _FIRST + view.key(entry)
+        return self._attributes(inode, view.known_size(entry))
+
+    def _shelf(self, inode: int) -> Shelf | None:
+        """Give the shelf if this is its own folder."""
+        return self._shown if isinstance(self._shown, Shelf) and inode == _ROOT else None
 
     @_handler
     async def getattr(
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Wait until the size is known, and tell it."""
-        if inode in (pyfuse3.ROOT_INODE, _CONTROL):
+        local = inode % _STRIDE
+        if local in (_ROOT, _CONTROL):
             return self._directory(inode)
-        if inode in _SNAPSHOTS.values():
+        if local in _SNAPSHOTS.values():
             return self._attributes(inode, None)
-        entry = self._entry(inode)
-        await until(self._view.sized(entry))
-        return self._attributes(inode, self._view.known_size(entry))
+        view, entry = self._entry(inode)
+        await until(view.sized(entry))
+        return self._attributes(inode, view.known_size(entry))
 
     # Directories
 
@@ -285,13 +266,19 @@ class Operations(pyfuse3.Operations, Generic[E]):
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.FileHandleT:
         """Wait until all names and sizes are known."""
-        names: list[tuple[str, int]] = []
-        if inode == pyfuse3.ROOT_INODE:
-            await until(self._view.listed())
-            names = [(self._view.name(entry), self._inode(entry)) for entry in self._view.entries()]
+        names = await self._names(inode) if inode % _STRIDE == _ROOT else []
         handle = self._new_handle()
         self._listings[handle] = names
         return handle
+
+    async def _names(self, inode: int) -> Sequence[tuple[str, int]]:
+        if shelf := self._shelf(inode):
+            images = await trio.to_thread.run_sync(shelf.scan)
+            return [(name, number * _STRIDE + _ROOT) for name, number in images]
+        view = await self._opened(inode // _STRIDE)
+        await until(view.listed())
+        first = inode - _ROOT + _FIRST
+        return [(view.name(entry), first + view.key(entry)) for entry in view.entries()]
 
     def _new_handle(self) -> pyfuse3.FileHandleT:
         # Below the inodes of the entries, which are their own handles.
@@ -306,10 +293,16 @@ class Operations(pyfuse3.Operations, Generic[E]):
         names = self._listings[fh]
         for number in range(start_id, len(names)):
             name, inode = names[number]
-            attributes = self._attributes(inode, self._view.known_size(self._entry(inode)))
+            attributes = self._listed(inode)
             encoded = pyfuse3.FileNameT(os.fsencode(name))
             if not pyfuse3.readdir_reply(token, encoded, attributes, number + 1):
                 return
+
+    def _listed(self, inode: int) -> pyfuse3.EntryAttributes:
+        if inode % _STRIDE == _ROOT:
+            return self._directory(inode)
+        view, entry = self._entry(inode)
+        return self._attributes(inode, view.known_size(entry))
 
     @_handler
     async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
@@ -323,15 +316,17 @@ class Operations(pyfuse3.Operations, Generic[E]):
         self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.FileInfo:
         """Start nothing: sinks open every file once while they list."""
-        if inode in _SNAPSHOTS.values():
+        if inode % _STRIDE in _SNAPSHOTS.values():
             handle = self._new_handle()
             self._snapshots[handle] = self._snapshot(inode)
             return pyfuse3.FileInfo(fh=handle, direct_io=True)
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(inode), keep_cache=True)
 
     def _snapshot(self, inode: int) -> bytes:
-        status = asdict(self._view.status())
-        if inode == _METRICS:
+        number, local = divmod(inode, _STRIDE)
+        shelf = self._shown if isinstance(self._shown, Shelf) and number else None
+        status = asdict(shelf.slot_status(number) if shelf else self._shown.status())
+        if local == _METRICS:
             return metrics.text(status).encode()
         return json.dumps(status | self._about, indent=1).encode() + b"\n"
 
@@ -341,13 +336,11 @@ class Operations(pyfuse3.Operations, Generic[E]):
         snapshot = self._snapshots.get(fh)
         if snapshot is not None:
             return snapshot[off : off + size]
-        entry = self._entry(fh)
-        data = self._view.read_fast(entry, off, size)
+        view, entry = self._entry(fh)
+        data = view.read_fast(entry, off, size)
         if data is None:
-            await until(self._view.reached(entry, off, size))
-            data = await trio.to_thread.run_sync(
-                self._view.read, entry, off, size, limiter=self._limiter
-            )
+            await until(view.reached(entry, off, size))
+            data = await trio.to_thread.run_sync(view.read, entry, off, size, limiter=self._limiter)
         # pyfuse3 takes any buffer; its annotation says bytes.
         return cast("bytes", data)
 
@@ -363,24 +356,26 @@ class Operations(pyfuse3.Operations, Generic[E]):
         self, inode: pyfuse3.InodeT, name: pyfuse3.XAttrNameT, ctx: pyfuse3.RequestContext
     ) -> bytes:
         """Give the SHA-1 of a part, once it is complete."""
-        if name != DIGEST_XATTR or inode < _FIRST or not self._view.has_digest(self._entry(inode)):
+        if name != DIGEST_XATTR:
             raise pyfuse3.FUSEError(errno.ENODATA)
-        entry = self._entry(inode)
-        await until(self._view.digested(entry))
-        return self._view.digest(entry).encode()
+        view, entry = self._with_digest(inode)
+        await until(view.digested(entry))
+        return view.digest(entry).encode()
 
     @_handler
     async def listxattr(
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> Sequence[pyfuse3.XAttrNameT]:
         """Give the names of the extended attributes."""
-        has = inode >= _FIRST and self._view.has_digest(self._entry(inode))
-        return [pyfuse3.XAttrNameT(DIGEST_XATTR)] if has else []
+        with contextlib.suppress(pyfuse3.FUSEError):
+            self._with_digest(inode)
+            return [pyfuse3.XAttrNameT(DIGEST_XATTR)]
+        return []
 
     @_handler
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """Show the image as the size and the bundle as what is used; nothing can be added."""
-        image, bundle = self._view.space()
+        image, bundle = self._shown.space()
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = 512
         data.f_blocks = -(-max(image, bundle) // 512)

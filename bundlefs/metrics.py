@@ -1,6 +1,7 @@
 """A status as Prometheus text [exposition format 0.0.4]. Knows no mount and no bundle."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bundlefs import __version__
 
@@ -17,20 +18,23 @@ _METRICS = (
 )
 """Field of the status, name after `bundlefs_`, type, help."""
 
-_PHASES = ("idle", "indexing", "complete", "failed")
+_PHASES = ("unopened", "opening", "idle", "indexing", "complete", "failed")
 
 
-def text(status: Mapping[str, object]) -> str:
-    """Give the metrics of a mount; fields that its status has not are left out."""
-    image = _label(str(status["image"]))
+def text(status: Mapping[str, Any]) -> str:
+    """Give the metrics of a mount, of each image; what its status has not is left out."""
+    images: Sequence[Mapping[str, Any]] = status.get("images", (status,))
     lines = _metric("build_info", "gauge", "The version.", {f'version="{__version__}"': 1})
     phases = {
-        f'image="{image}",phase="{phase}"': int(status["phase"] == phase) for phase in _PHASES
+        f'image="{_label(one["image"])}",phase="{phase}"': int(one["phase"] == phase)
+        for one in images
+        for phase in _PHASES
     }
-    lines += _metric("phase", "gauge", "1 for the phase that the mount is in.", phases)
+    lines += _metric("phase", "gauge", "1 for the phase that the image is in.", phases)
     for field, name, kind, about in _METRICS:
-        if field in status:
-            lines += _metric(name, kind, about, {f'image="{image}"': status[field]})
+        samples = {f'image="{_label(one["image"])}"': one[field] for one in images if field in one}
+        if samples:
+            lines += _metric(name, kind, about, samples)
     return "\n".join(lines) + "\n"
 
 

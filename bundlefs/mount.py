@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import pyfuse3
 import trio
 
 from bundlefs.errors import MountError
-from bundlefs.fs import Operations, View
+from bundlefs.fs import Operations
 from bundlefs.mountpoint import in_use
 from bundlefs.service import (
     REPORT_SIGNAL,
@@ -25,10 +25,10 @@ from bundlefs.service import (
     report_on_signal,
     tell_status,
 )
+from bundlefs.shelf import Shelf
+from bundlefs.views import Shown, View
 
 log = logging.getLogger(__name__)
-
-E = TypeVar("E")
 
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Closing the terminal of a mount in the foreground must not leave a dead mount behind."""
@@ -52,7 +52,7 @@ class Session:
 
 
 def serve(
-    view: View[E],
+    shown: View[Any] | Shelf,
     session: Session,
     ready: Callable[[], None],
     tick: Callable[[], None] | None = None,
@@ -62,9 +62,9 @@ def serve(
     `tick` is called twice a second, for who shows progress; without it an idle mount sleeps.
     """
     about: dict[str, object] = {"mountpoint": str(session.mountpoint), "pid": os.getpid()}
-    operations = Operations(view, session.umask, about)
+    operations = Operations(shown, session.umask, about)
     with _signals_held(), _fuse(operations, session):
-        trio.run(_run, view, session, ready, tick)
+        trio.run(_run, shown, session, ready, tick)
 
 
 @contextmanager
@@ -106,18 +106,18 @@ def _fuse(operations: pyfuse3.Operations, session: Session) -> Iterator[None]:
 
 
 async def _run(
-    view: View[E],
+    shown: View[Any] | Shelf,
     session: Session,
     ready: Callable[[], None],
     tick: Callable[[], None] | None,
 ) -> None:
     notifier = Notifier()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_end_on_signal, view, session, notifier)
-        nursery.start_soon(report_on_signal, view)
+        nursery.start_soon(_end_on_signal, shown, session, notifier)
+        nursery.start_soon(report_on_signal, shown)
         nursery.start_soon(_greet, session, ready, notifier)
         if notifier.there:
-            nursery.start_soon(tell_status, view, notifier)
+            nursery.start_soon(tell_status, shown, notifier)
         if tick:
             nursery.start_soon(_call_often, tick)
         await pyfuse3.main(max_tasks=_MAX_TASKS)
@@ -136,7 +136,7 @@ async def _call_often(tick: Callable[[], None]) -> None:
         await trio.sleep(_TICK_SECONDS)
 
 
-async def _end_on_signal(view: View[E], session: Session, notifier: Notifier) -> None:
+async def _end_on_signal(shown: Shown, session: Session, notifier: Notifier) -> None:
     with trio.open_signal_receiver(*_ENDING) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         try:
@@ -147,7 +147,7 @@ async def _end_on_signal(view: View[E], session: Session, notifier: Notifier) ->
         log.info("%s: unmounting", signal.Signals(number).name)
         # Those who wait must be answered before pyfuse3's tasks can end.
         notifier.send(STOPPING=1)
-        view.close()
+        shown.close()
         if reason := await trio.to_thread.run_sync(
             in_use, session.mountpoint, abandon_on_cancel=True
         ):

@@ -14,17 +14,14 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
 
 import trio
 
 from bundlefs.errors import MountError
-from bundlefs.fs import View
 from bundlefs.mountpoint import read_status
+from bundlefs.views import Shown
 
 log = logging.getLogger(__name__)
-
-E = TypeVar("E")
 
 REPORT_SIGNAL = signal.SIGUSR1
 _STATUS_SECONDS = 2.0
@@ -67,19 +64,19 @@ def _watchdog_seconds() -> float | None:
     return int(microseconds) / _MICROSECONDS
 
 
-async def tell_status(view: View[E], notifier: Notifier) -> None:
+async def tell_status(shown: Shown, notifier: Notifier) -> None:
     """Tell how far the bundle is, whenever that has changed."""
     told = ""
     while notifier.there:
-        text = _status_text(view)
+        text = _status_text(shown)
         if text != told:
             notifier.send(STATUS=text)
             told = text
         await trio.sleep(_STATUS_SECONDS)
 
 
-def _status_text(view: View[E]) -> str:
-    status = asdict(view.status())
+def _status_text(shown: Shown) -> str:
+    status = asdict(shown.status())
     text = f"{status['phase']}: {status['image']}"
     if status["phase"] == "indexing":
         text += f", {100 * status['tar_bytes_done'] // status['tar_size']} %"
@@ -102,12 +99,12 @@ async def feed_watchdog(mountpoint: Path, notifier: Notifier) -> None:
         await trio.sleep(notifier.watchdog_seconds / 2)
 
 
-async def report_on_signal(view: View[E]) -> None:
+async def report_on_signal(shown: Shown) -> None:
     """Log the status, the tasks and the threads at each SIGUSR1; names and places alone."""
     with trio.open_signal_receiver(REPORT_SIGNAL) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {REPORT_SIGNAL})
         async for _ in signals:
-            log.info("status: %s", asdict(view.status()))
+            log.info("status: %s", asdict(shown.status()))
             root = trio.lowlevel.current_root_task()
             for line in _tasks(root) if root else ():
                 log.info("task: %s", line)

@@ -206,6 +206,7 @@ class StateFile(State):
         self._saved = time.monotonic()
         self._pause = SAVE_SECONDS
         self._warned = False
+        self._closed = False
         self.index.load(contents.index)
         self.manifests = dict(contents.manifests)
 
@@ -236,6 +237,8 @@ class StateFile(State):
     def write(self) -> None:
         """Write the file; raises OSError."""
         with self._saving:
+            if self._closed:
+                return
             start = time.monotonic()
             manifests = dict(self.manifests)
             now = replace(self._contents, index=self.index.dump(), manifests=manifests)
@@ -244,9 +247,12 @@ class StateFile(State):
             self._pause = max(SAVE_SECONDS, SAVE_SHARE * (self._saved - start))
 
     def close(self) -> None:
-        """Save and let go of the lock."""
+        """Save and let go of the lock; nothing is saved any more, as the file is another's then."""
         self.save()
-        self._lock_file.close()
+        with self._saving:
+            if not self._closed:
+                self._closed = True
+                self._lock_file.close()
 
 
 def open_file(path: Path, wanted: Wanted, *, fresh: bool) -> StateFile:

@@ -88,13 +88,15 @@ def require_same(block: int, before: int, now: int) -> None:
 class Plan:
     """What the frontier and the readers of one bundle share.
 
-    `promised_size` is the size of the sealed stream if it has been told before it was made.
+    `promised_size` is the size of the sealed stream if it has been told before it was made;
+    `name` is for the log.
     """
 
     secret: Secret
     index: Index
     maker: Maker
     promised_size: int | None = None
+    name: str = "the bundle"
 
 
 class SealedStream:

@@ -27,11 +27,9 @@ def default_jobs() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def abandonable(call: Callable[[], T], name: str) -> Future[T]:
+def start_abandonable(call: Callable[[], None], name: str) -> None:
     """Have `call` done in a thread of its own, which the end of the program does not wait for."""
-    future: Future[T] = Future()
-    threading.Thread(target=_settle, args=(future, call), name=name, daemon=True).start()
-    return future
+    threading.Thread(target=call, name=name, daemon=True).start()
 
 
 def _settle(future: Future[Any], call: Callable[[], object]) -> None:

@@ -83,7 +83,8 @@ def _set_up_logging(arguments: argparse.Namespace) -> None:
 
 def _from_file(arguments: argparse.Namespace, recipe: Recipe, path: Path) -> None:
     with ExitStack() as stack:
-        image = stack.enter_context(closing(open_image(arguments, path)))
+        named = path == arguments.image
+        image = stack.enter_context(closing(open_image(arguments, path, lasting=named)))
         warn_of_size(image, arguments)
         state = stack.enter_context(closing(open_state(arguments, image, recipe)))
         state.sign(f"process {os.getpid()}, bundling to {arguments.dest}")

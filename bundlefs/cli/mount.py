@@ -9,7 +9,7 @@ from bundlefs.cli.common import Subparsers, positive, read_certs, reported, size
 from bundlefs.cli.mountopts import add_mount_options
 from bundlefs.cli.passphrase import add_passphrase_options, passphrase
 from bundlefs.daemon import in_background
-from bundlefs.errors import UsageError
+from bundlefs.errors import ImageError, UsageError
 from bundlefs.keys import UserKeys, fingerprint
 from bundlefs.manifest import Metadata, parse_mapping
 from bundlefs.recipe import Recipe
@@ -31,10 +31,11 @@ def add_parser(commands: Subparsers) -> None:
         "mount",
         help="show an image as a bundle",
         description="Show IMAGE, a raw disk image or block device, at MOUNTPOINT as a bundle:"
-        " PREFIX.part.NN and PREFIX.manifest.xml, made as they are read.",
+        " PREFIX.part.NN and PREFIX.manifest.xml, made as they are read. Of a folder, show a"
+        " folder for each image in it.",
         allow_abbrev=False,
     )
-    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="or a folder of images")
     parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT")
     add_bundle_options(parser)
     add_work_options(parser)
@@ -149,6 +150,8 @@ def _host_arch() -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Check what can be checked, then mount: here, or in the background."""
     recipe = read_recipe(arguments)
+    if arguments.image.is_dir():
+        check_folder(arguments)
     from bundlefs.cli.session import run_session  # noqa: PLC0415  # loads the event loop
 
     if arguments.foreground:
@@ -157,6 +160,29 @@ def run(arguments: argparse.Namespace) -> int:
     return in_background(
         lambda ready: reported(lambda: run_session(arguments, recipe, ready)),
     )
+
+
+def check_folder(arguments: argparse.Namespace) -> None:
+    """Refuse what cannot be meant for all images of a folder.
+
+    Raises:
+        UsageError: an option is for one image alone.
+        ImageError: the folder cannot be read.
+    """
+    folder = arguments.image
+    if arguments.state not in (None, "none"):
+        raise UsageError(
+            f"--state {arguments.state}: {folder} is a folder of images, and each has a state of"
+            f" its own, in {default_folder()}; XDG_STATE_HOME names another place"
+        )
+    if arguments.eager:
+        raise UsageError(
+            f"--eager: {folder} is a folder of images, and each is begun when it is looked into"
+        )
+    try:
+        os.listdir(folder)  # noqa: PTH208  # its OSErrors carry the text we show
+    except OSError as error:
+        raise ImageError(f"cannot read the folder of images {folder}: {error.strerror}") from error
 
 
 def read_recipe(arguments: argparse.Namespace) -> Recipe:

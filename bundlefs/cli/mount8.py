@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from bundlefs import cli
 from bundlefs.cli.bundles import load_keys
 from bundlefs.cli.common import reported
-from bundlefs.cli.mount import read_recipe
+from bundlefs.cli.mount import check_folder, read_recipe
 from bundlefs.cli.mountopts import meant_by
 from bundlefs.cli.opening import open_image
 from bundlefs.daemon import stand_in_for_closed_streams
@@ -70,5 +70,8 @@ def _check(arguments: argparse.Namespace) -> int:
         unlock(read_manifest(arguments.manifest), load_keys(arguments))
     else:
         read_recipe(arguments)
-        open_image(arguments, arguments.image).close()
+        if arguments.image.is_dir():
+            check_folder(arguments)
+        else:
+            open_image(arguments, arguments.image).close()
     return 0

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,9 +16,12 @@ MAX_ROOT_SIZE = 10 << 30
 """EC2 refuses a root image larger than 10 GiB [ec2-ami-tools bundleimage.rb MAX_SIZE]."""
 
 
-def open_image(arguments: argparse.Namespace, path: Path) -> Source:
-    """Open an image in the form that it has, or that --source says."""
-    kept = _points_path(arguments, path) if path == arguments.image else None
+def open_image(arguments: argparse.Namespace, path: Path, *, lasting: bool = True) -> Source:
+    """Open an image in the form that it has, or that --source says.
+
+    `lasting` tells that `path` is going to name the same image the next time.
+    """
+    kept = _points_path(arguments, path) if lasting else None
     return open_source(path, raw=arguments.source == "raw", kept=kept)
 
 
@@ -33,13 +37,19 @@ def _points_path(arguments: argparse.Namespace, path: Path) -> Path | None:
     return None
 
 
-def warn_of_size(image: Source, arguments: argparse.Namespace) -> None:
+def print_warning(text: str) -> None:
+    """Tell who waits for the command."""
+    print(f"bundlefs: warning: {text}", file=sys.stderr)
+
+
+def warn_of_size(
+    image: Source, arguments: argparse.Namespace, warn: Callable[[str], None] = print_warning
+) -> None:
     """Say so if EC2 is going to refuse this image."""
     if image.size > MAX_ROOT_SIZE and not arguments.no_size_limit:
-        print(
-            f"bundlefs: warning: {image.path} has {human(image.size)}; EC2 takes root images of at"
-            " most 10 GiB (--no-size-limit silences this)",
-            file=sys.stderr,
+        warn(
+            f"{image.path} has {human(image.size)}; EC2 takes root images of at most 10 GiB"
+            " (--no-size-limit silences this)"
         )
 
 

@@ -1,7 +1,9 @@
-"""One mount from beginning to end: image, state, store, workers, bundle, FUSE session."""
+"""One mount from beginning to end: images, states, store, workers, bundles, FUSE session."""
 
 import argparse
+import logging
 import os
+import resource
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
@@ -11,7 +13,7 @@ from bundlefs.bundle import Bundle, Engine
 from bundlefs.cli.bundles import parts_folder
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.mountopts import fuse_options
-from bundlefs.cli.opening import open_image, open_state, warn_of_size
+from bundlefs.cli.opening import open_image, open_state, print_warning, warn_of_size
 from bundlefs.cli.progress import progress
 from bundlefs.keys import Secret
 from bundlefs.manifest_reader import BundleManifest
@@ -20,29 +22,72 @@ from bundlefs.mountpoint import check_mountpoint
 from bundlefs.opened import DiskView, OpenedBundle
 from bundlefs.parts import PartFiles
 from bundlefs.recipe import Recipe
+from bundlefs.shelf import Shelf
 from bundlefs.store import BlockStore, Spill
 from bundlefs.workers import Workers
+
+log = logging.getLogger(__name__)
 
 
 def run_session(arguments: argparse.Namespace, recipe: Recipe, ready: Callable[[], None]) -> int:
     """Mount, call `ready` when the mount answers, and return the exit code when it has ended."""
     set_up_logging(arguments)
+    session = _session(arguments, arguments.image)
+    run = _mount_folder if arguments.image.is_dir() else _mount_image
     with ExitStack() as stack:
-        # First, since to open the image can take minutes.
-        session = _session(arguments, arguments.image)
-        image = stack.enter_context(closing(open_image(arguments, arguments.image)))
-        warn_of_size(image, arguments)
-        state = stack.enter_context(closing(open_state(arguments, image, recipe)))
-        state.sign(f"process {os.getpid()}, mounted on {session.mountpoint}")
-        spill = Spill(arguments.cache_dir) if arguments.cache_dir else None
-        store = stack.enter_context(closing(BlockStore(arguments.cache_size, spill)))
-        workers = stack.enter_context(Workers(arguments.jobs))
-        bundle = stack.enter_context(closing(Bundle(image, recipe, Engine(workers, store), state)))
-        if arguments.eager:
-            bundle.complete()
-        tick = progress() if arguments.foreground else None
-        serve(bundle, session, ready, tick and partial(tick, bundle))
+        run(_Maker(arguments, recipe, session, stack), ready)
     return 0
+
+
+class _Maker:
+    """Makes bundles as the arguments say. `stack` closes all that they need at the end."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, recipe: Recipe, session: Session, stack: ExitStack
+    ) -> None:
+        self.arguments = arguments
+        self.session = session
+        self.stack = stack
+        self._recipe = recipe
+        # Workers end before the images that they read are closed.
+        self._images = stack.enter_context(ExitStack())
+        spill = Spill(arguments.cache_dir) if arguments.cache_dir else None
+        self._store = stack.enter_context(closing(BlockStore(arguments.cache_size, spill)))
+        self._workers = stack.enter_context(Workers(arguments.jobs))
+
+    def bundle(self, path: Path, number: int, warn: Callable[[str], None]) -> Bundle:
+        """Give the bundle of an image; opening it can take minutes."""
+        with ExitStack() as opened:
+            image = opened.enter_context(closing(open_image(self.arguments, path)))
+            warn_of_size(image, self.arguments, warn)
+            state = opened.enter_context(closing(open_state(self.arguments, image, self._recipe)))
+            state.sign(f"process {os.getpid()}, mounted on {self.session.mountpoint}")
+            engine = Engine(self._workers, self._store.share(number))
+            bundle = Bundle(image, self._recipe, engine, state)
+            self._images.push(opened.pop_all())
+        return bundle
+
+
+def _mount_image(maker: _Maker, ready: Callable[[], None]) -> None:
+    arguments = maker.arguments
+    bundle = maker.stack.enter_context(closing(maker.bundle(arguments.image, 0, print_warning)))
+    if arguments.eager:
+        bundle.complete()
+    tick = progress() if arguments.foreground else None
+    serve(bundle, maker.session, ready, tick and partial(tick, bundle))
+
+
+def _mount_folder(maker: _Maker, ready: Callable[[], None]) -> None:
+    _raise_limit_of_files()
+    opener = partial(maker.bundle, warn=log.warning)
+    shelf = maker.stack.enter_context(closing(Shelf(maker.arguments.image.absolute(), opener)))
+    serve(shelf, maker.session, ready)
+
+
+def _raise_limit_of_files() -> None:
+    """Allow as many open files as we may: each image takes two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def open_session(

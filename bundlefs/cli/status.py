@@ -14,6 +14,8 @@ from bundlefs.errors import MountError
 from bundlefs.mountpoint import read_status
 
 _PHASES = {
+    "unopened": "nobody has looked into it yet",
+    "opening": "the image is being opened",
     "idle": "nothing to do; what is asked for next is made then",
     "indexing": "the index pass runs",
     "complete": "all parts are known",
@@ -94,13 +96,28 @@ class _Shown:
 
 def describe(status: dict[str, Any]) -> str:
     """Give the status in a few lines."""
-    lines = [f"image     {status['image']}, {human(status['image_size'])}"]
-    lines += _opened(status) if "access" in status else _bundled(status)
+    size = f", {human(status['image_size'])}" if "image_size" in status else ""
+    lines = [f"image     {status['image']}{size}"]
+    if "access" in status:
+        lines += _opened(status)
+    elif "image_size" in status:
+        lines += _bundled(status)
+    else:
+        lines.append(f"phase     {status['phase']}: {_PHASES[status['phase']]}")
+    lines += [_line(image) for image in status.get("images", ())]
     if status["phase"] == "indexing":
         lines.append(bar(status))
     if status["error"]:
         lines.append(f"error     {status['error']}")
     return "\n".join(lines)
+
+
+def _line(image: dict[str, Any]) -> str:
+    """Tell of one among many images."""
+    text = f"  {image['name']}: {image['phase']}"
+    if image["phase"] == "indexing":
+        text += f", {100 * image['tar_bytes_done'] // image['tar_size']} %"
+    return f"{text}: {image['error']}" if image["error"] else text
 
 
 def _bundled(status: dict[str, Any]) -> list[str]:

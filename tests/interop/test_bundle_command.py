@@ -546,7 +546,7 @@ def test_the_log_file_has_what_is_said(image: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     ending = done("bundle", *FAST, "--log-file", log, image, tmp_path / "dest")
     assert ending.err == ""
-    assert "the bundle is complete" in log.read_text()
+    assert f"the bundle of {image} is complete" in log.read_text()
 
 
 # --- hosts without FUSE ---

@@ -19,6 +19,7 @@ import pyfuse3
 import pytest
 
 import bundlefs.fs
+import bundlefs.views
 from tests.mount.commands import eventually
 from tests.mount.faulty_mount import ERRORS, operations
 from tests.support import images
@@ -289,7 +290,7 @@ def test_every_handler_is_guarded() -> None:
 
 
 def test_every_question_to_the_bundle_is_among_the_faults() -> None:
-    asked = inspect.getmembers(bundlefs.fs.View, inspect.isfunction)
+    asked = inspect.getmembers(bundlefs.views.View, inspect.isfunction)
     assert {name for name, _ in asked if not name.startswith("_")} - {"close"} == set(METHODS)
 
 

@@ -99,7 +99,7 @@ def test_the_foreground_shows_a_bar_on_a_terminal(slow: Path, mountpoint: Path) 
         listing = subprocess.Popen([tool("ls"), mountpoint], stdout=subprocess.DEVNULL)
         shell.wait_for("%|")
         shell.wait_for("B/s]")
-        shell.wait_for("the bundle is complete")
+        shell.wait_for(" is complete: ")
         assert listing.wait(30) == 0
         shell.type(INTERRUPT)
         assert shell.finish() == 0
@@ -170,7 +170,7 @@ def test_the_log_file(image: Path, mountpoint: Path, tmp_path: Path) -> None:
     bundlefs("umount", mountpoint)
     text = log.read_text()
     assert f"INFO: mounted on {mountpoint}" in text
-    assert "INFO: the bundle is complete: " in text
+    assert f"INFO: the bundle of {image} is complete: " in text
     assert "WARNING" not in text
     assert "ERROR" not in text
 

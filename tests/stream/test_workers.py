@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from bundlefs.workers import Workers, abandonable
+from bundlefs.workers import Workers
 
 HANG = 60
 
@@ -122,9 +122,3 @@ def test_what_is_under_way_is_taken_without_beginning_more() -> None:
         assert [made.take() for _ in range(left)] == [1] * left
         assert made.under_way == 0
         assert len(list(made)) == 10 - 1 - left
-
-
-def test_what_is_abandonable_tells_its_result_or_error() -> None:
-    assert abandonable(lambda: 5, "open").result(HANG) == 5
-    with pytest.raises(ZeroDivisionError):
-        abandonable(lambda: 1 // 0, "open").result(HANG)

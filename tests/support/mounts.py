@@ -129,6 +129,16 @@ def ended(pid: int, seconds: float) -> bool:
     return not is_alive(pid)
 
 
+def waiting(pid: int) -> str:
+    """Tell in which state and where in the kernel each thread of a process waits."""
+    told = ""
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):
+            name, _, rest = (task / "stat").read_text().rpartition(")")
+            told += f"; {name} {rest.split()[0]} {(task / 'wchan').read_text()}"
+    return told
+
+
 def clear(path: Path, pid: int) -> None:
     """Unmount and see the daemon end.
 
@@ -141,11 +151,12 @@ def clear(path: Path, pid: int) -> None:
     stuck = is_mounted(path)
     detach(path)
     lingering = not ended(pid, END_SECONDS)
+    threads = waiting(pid) if lingering else ""
     if lingering:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     assert not stuck, f"`bundlefs umount {path}` left it mounted; it was detached"
-    assert not lingering, f"the daemon, pid {pid}, outlived its mount by {END_SECONDS} s; killed"
+    assert not lingering, f"the daemon, pid {pid}, outlived its mount by {END_SECONDS} s{threads}"
 
 
 @contextlib.contextmanager
