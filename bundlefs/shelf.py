@@ -142,11 +142,11 @@ class Shelf:
         Raises:
             OSError: the folder cannot be read.
         """
-        names = sorted(os.listdir(self._folder))  # noqa: PTH208  # its OSErrors are shown
+        names = os.listdir(self._folder)  # noqa: PTH208  # its OSErrors are shown
         with self._lock:
-            self._current = {name: self._current[name] for name in names if name in self._current}
+            names += self._current
         found = []
-        for name in names:
+        for name in sorted(set(names)):
             with suppress(UnknownNameError):
                 found.append((name, self.find(name)))
         return found
@@ -160,6 +160,8 @@ class Shelf:
         path = self._folder / name
         now = None if name.startswith(".") else _identity(path)
         if now is None:
+            with self._lock:
+                self._current.pop(name, None)
             raise UnknownNameError(f"no image {name!r} in {self._folder}")
         with self._lock:
             old = self._current.get(name)
