@@ -68,6 +68,7 @@ def _name_commands(top: argparse.ArgumentParser) -> None:
 def _polished(text: str) -> str:
     """Mend what troff takes for a request, and leave names whole: no hyphens, ragged right."""
     head, _, body = text.partition("\n")
+    head = head.replace(r"\-", "-")  # a date has hyphens
     body = re.sub(r"^'", r"\\&'", body, flags=re.MULTILINE)
     return f"{head}\n.nh\n.ad l\n{body}"
 

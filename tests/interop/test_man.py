@@ -106,6 +106,12 @@ def test_nothing_of_the_machine_that_built_it_is_in_it(shown: str) -> None:
     assert str(Path.home() / ".local") not in shown
 
 
+def test_its_date_is_one(prefix: Path) -> None:
+    page = prefix / "share" / "man" / "man1" / "bundlefs.1"
+    title = page.read_text(encoding="utf-8").partition("\n")[0]
+    assert re.match(r'\.TH BUNDLEFS "1" "\d{4}-\d{2}-\d{2}" ', title)
+
+
 def test_troff_has_no_complaint(prefix: Path) -> None:
     done = man(prefix, "--warnings", "-E", "UTF-8", "-Tutf8", "-Z")
     assert done.stderr == ""

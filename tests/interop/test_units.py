@@ -1,11 +1,16 @@
 """The systemd unit, as systemd itself reads it."""
 
+import os
 import re
+import shlex
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support import images
+from tests.support.mounts import BUNDLEFS, END_SECONDS, detach, ended, is_mounted, mounted
 from tests.support.tools import run
 
 UNIT = Path(__file__).parents[2] / "contrib/systemd/bundlefs@.service"
@@ -38,6 +43,29 @@ def test_hardening(unit: Path) -> None:
     level = re.search(r"exposure level for .*: ([0-9.]+)", shown)
     assert level
     assert float(level[1]) < EXPOSURE
+
+
+def after_the_stop(mountpoint: Path) -> None:
+    """Do what the unit does when its process has ended, however it did."""
+    [line] = re.findall(r"^ExecStopPost=-(.*)$", UNIT.read_text().replace("\\\n", ""), re.MULTILINE)
+    line = line.replace("$$", "$").replace("/usr/local/bin/bundlefs", shlex.join(BUNDLEFS))
+    run(["env", f"MOUNTPOINT={mountpoint}", "sh", "-c", f"{line} || true"])
+
+
+def test_a_dead_mount_is_taken_away_and_a_live_one_is_not(tmp_path: Path) -> None:
+    image, mountpoint = images.text_image(tmp_path / "disk", 4096), tmp_path / "mnt"
+    mountpoint.mkdir()
+    try:
+        with mounted(image, mountpoint) as mount:
+            after_the_stop(mountpoint)
+            assert len(mount.parts()) == 1
+            os.kill(mount.pid, signal.SIGKILL)
+            assert ended(mount.pid, END_SECONDS)
+            assert is_mounted(mountpoint)
+            after_the_stop(mountpoint)
+            assert not is_mounted(mountpoint)
+    finally:
+        detach(mountpoint)
 
 
 def test_the_host_sees_the_mount() -> None:
