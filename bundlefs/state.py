@@ -105,10 +105,17 @@ def default_path(image: Path, prefix: str) -> Path:
     A file goes by its real path. A block device goes by the name it is given: where
     /dev/VOLUMES/NAME points to may be another device after a reboot.
     """
-    where = Path(os.path.abspath(image)) if image.is_block_device() else image.resolve()  # noqa: PTH100  # keeps links
+    # realpath() has an answer for links in a circle too.
+    named = os.path.abspath if image.is_block_device() else os.path.realpath
+    where = Path(named(image))
     place = os.fsencode(where) + b"\0" + os.fsencode(prefix)
     name = os.fsdecode(os.fsencode(where.name)[:_LONGEST_NAME])
     return default_folder() / f"{name}-{hashlib.sha256(place).hexdigest()[:16]}.state"
+
+
+def points_path(image: Path) -> Path:
+    """Give the file for the access points of a compressed image, one for all its prefixes."""
+    return default_path(image, "").with_suffix(".points")
 
 
 class LockedError(StateError):
@@ -352,7 +359,7 @@ def _when(created_ns: int) -> str:
 
 
 def forget(path: Path) -> None:
-    """Remove a state file.
+    """Remove a state file, or one of access points.
 
     Raises:
         StateError: a mount uses it, or it cannot be removed.

@@ -12,8 +12,10 @@ from bundlefs import statefile
 from bundlefs.cli.common import Subparsers, human
 from bundlefs.codec.deflate import BLOCK_SIZE
 from bundlefs.errors import StateError
-from bundlefs.state import default_folder, forget, in_use
+from bundlefs.state import default_folder, forget, in_use, points_path
 from bundlefs.statefile import Contents
+
+_POINTS = ".points"
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -41,7 +43,7 @@ def add_parser(commands: Subparsers) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A state file, and what is in it or what is wrong with it."""
+    """A state file, and what is in it or what is wrong with it; or a file of access points."""
 
     path: Path
     size: int
@@ -53,6 +55,8 @@ class _Kept:
         size, contents, problem = 0, None, "removed meanwhile"
         try:
             size = path.lstat().st_size
+            if path.suffix == _POINTS:
+                return cls(path, size, None, "access points of a compressed image or of a bundle")
             contents = statefile.read(path)
         except StateError as error:
             problem = str(error)
@@ -62,11 +66,13 @@ class _Kept:
 
 
 def _all() -> list[_Kept]:
-    return [_Kept.read(path) for path in sorted(default_folder().glob("*.state"))]
+    folder = default_folder()
+    paths = sorted(folder.glob("*.state")) + sorted(folder.glob(f"*{_POINTS}"))
+    return [_Kept.read(path) for path in paths]
 
 
 def _find(what: Path) -> list[_Kept]:
-    """Give the states of an image, or the one in a file.
+    """Give the states of an image, or the one in a file, and the access points beside it.
 
     Raises:
         StateError: there is none.
@@ -75,8 +81,11 @@ def _find(what: Path) -> list[_Kept]:
     found = [one for one in kept if one.contents and os.path.realpath(one.contents.image) == image]
     # Damaged ones as well, but no other file: `forget` would remove it.
     found = found or [one for one in kept if one.path == what.absolute()]
+    # Not beside every file: what is beside an image is the user's own.
+    own = what.absolute().with_name(f"{what.name}{_POINTS}")
     if not found and statefile.is_one(what):
-        found = [_Kept.read(what.absolute())]
+        found = [_Kept.read(path) for path in (what.absolute(), own) if path.exists()]
+    found += [one for one in kept if one.path == points_path(what)]
     if not found:
         raise StateError(f"no state of {what} in {default_folder()}; see: bundlefs state list")
     return found

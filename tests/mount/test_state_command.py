@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bundlefs import statefile
+from bundlefs import open_bundle, statefile
 from bundlefs.keys import Secret
 from tests.conftest import KeyPair
 from tests.mount.commands import attempt, refusal
@@ -73,6 +73,11 @@ def test_nothing_is_there(folder: Path, image: Path) -> None:
     assert not folder.exists(), "to look makes nothing"
 
 
+def test_an_image_that_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert "no state of" in attempt("state", "show", tmp_path / "loop").err
+
+
 def test_list(image: Path, tmp_path: Path, mountpoint: Path, folder: Path) -> None:
     other = images.text_image(tmp_path / "other", 3 * MIB)
     with mounted(image, mountpoint, "--level", "1") as mount:
@@ -120,6 +125,63 @@ def test_forget(image: Path, state: Path, mountpoint: Path) -> None:
     assert listed() == []
     with mounted(image, mountpoint):
         assert secret_of(state) != before
+
+
+# Access points
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    """A compressed image that has more than one access point."""
+    raw = images.random_image(tmp_path / "raw", 5 * MIB)
+    path = tmp_path / "disk.gz"
+    path.write_bytes(run(["gzip", "-1c", raw]))
+    return path
+
+
+def test_forget_removes_the_points_of_an_image(
+    packed: Path, mountpoint: Path, folder: Path
+) -> None:
+    for prefix in ("image", "other"):
+        with mounted(packed, mountpoint, "--prefix", prefix) as mount:
+            mount.manifest(f"{prefix}.manifest.xml").read_bytes()
+    [points] = folder.glob("*.points")
+    first, second = sorted(folder.glob("*.state"))
+    assert [row["file"] for row in listed()] == [str(path) for path in (first, second, points)]
+    # The other bundle needs them.
+    assert bundlefs("state", "forget", first) == f"forgot {first}\n"
+    assert points.exists()
+    assert bundlefs("state", "forget", packed) == f"forgot {second}\nforgot {points}\n"
+    assert list(folder.iterdir()) == []
+
+
+def test_forget_removes_the_points_beside_a_state(
+    packed: Path, mountpoint: Path, folder: Path, tmp_path: Path
+) -> None:
+    state, points = tmp_path / "kept", tmp_path / "kept.points"
+    with mounted(packed, mountpoint, "--state", state) as mount:
+        mount.manifest().read_bytes()
+    users = packed.with_name(f"{packed.name}.points")
+    users.touch()
+    assert attempt("state", "forget", packed).code == 1
+    assert bundlefs("state", "forget", state) == f"forgot {state}\nforgot {points}\n"
+    assert not points.exists()
+    assert users.exists()
+    assert not folder.exists()
+
+
+def test_points_of_an_opened_bundle(image: Path, tmp_path: Path, user_keys: KeyPair) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    options = ("--state", "none", "--level", "1", "--user-key", user_keys.private)
+    bundlefs("bundle", *options, image, bundle)
+    with open_bundle(bundle / "image.manifest.xml", user_keys.private) as disk:
+        assert disk.read(8 * MIB, 1)
+    [row] = listed()
+    assert (row["image"], "access points" in row["made"]) == ("?", True)
+    assert bundlefs("state", "show", row["file"]).startswith("?\n")
+    assert bundlefs("state", "forget", row["file"]) == f"forgot {row['file']}\n"
+    assert listed() == []
 
 
 def test_forget_is_refused_while_it_is_mounted(image: Path, mountpoint: Path, folder: Path) -> None:
