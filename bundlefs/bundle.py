@@ -143,7 +143,6 @@ class Bundle:
         plan = Plan(
             state.secret, self._index, self._maker, self._promised, f"the bundle of {image.path}"
         )
-        self._store = engine.store
         self._stream = SealedStream(plan, engine.workers, engine.store)
         self._frontier = Frontier(plan, engine.workers, self._stream, state.progress)
         self._manifest_lock = threading.Lock()
@@ -441,8 +440,7 @@ class Bundle:
         return self._image.size, self._index.position
 
     def close(self) -> None:
-        """Let go of state and blocks. Whoever waits gets an error."""
+        """Let go of the image. Whoever waits gets an error."""
         self._frontier.fail(ClosedError("the bundle is being closed"))
-        self._state.close()
-        self._store.drop()
+        self._state.save()
         self._owned.close()

@@ -5,7 +5,8 @@ has asked for; blocks are made in parallel ahead of it. It leaves behind the
 index: boundaries, part digests, and at the end the totals.
 
 Concurrency: one lane takes the tar stream in and digests it, in order; the pool
-deflates; one lane seals and alone writes to the index. `_lock` guards who waits.
+deflates; who has the turn seals, and alone writes to the index. `_lock` guards who
+waits.
 """
 
 import hashlib
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 
 END = sys.maxsize
 """A target behind any stream: go on to the end."""
+
+_STINT = 10
+"""Blocks to be sealed before others have their turn."""
 
 
 class Stream(Protocol):
@@ -67,7 +71,7 @@ class Intake:
 
 
 class Sealer:
-    """Encrypts the blocks in order and writes the index. Used from the sealing lane alone."""
+    """Encrypts the blocks in order and writes the index. Used by who has the turn alone."""
 
     def __init__(self, plan: Plan, intake: Intake, stream: Stream) -> None:
         self._plan = plan
@@ -139,7 +143,6 @@ class Frontier:
         self._workers = workers
         intake = Intake(plan.maker, workers.lane(sys.maxsize))
         self._sealer = Sealer(plan, intake, stream)
-        self._lane = workers.lane(sys.maxsize)
         sealed = 0 if plan.index.totals else plan.index.blocks
         # The state of a SHA-1 cannot be kept, so a resumed pass digests what came before.
         again = (
@@ -193,31 +196,42 @@ class Frontier:
         if not self.running:
             self.running = True
             self._busy_since = time.monotonic()
-            self._lane.do(self._run)
+            self._workers.take_turns(self._stint)
 
-    def _run(self) -> None:
+    def _stint(self) -> bool:
+        """Seal until nothing is wanted, or others wait for their turn; tell whether there is more.
+
+        What is under way is sealed before: left lying, it would take memory for each of many
+        bundles that nobody reads just then.
+        """
         try:
-            with self._workers.sharing():
-                if not self._resumed:
-                    self._sealer.resume(self._sealed_before)
-                    self._resumed = True
-                while self._goes_on():
-                    self._sealer.seal(next(self._made) if self._wanted else self._made.take())
-                    self._progress()
-                    self._tell()
+            if not self._resumed:
+                self._sealer.resume(self._sealed_before)
+                self._resumed = True
+            begun = self._index.blocks
+            while self._goes_on():
+                patient = not self._workers.crowded or self._index.blocks - begun < _STINT
+                if self._wanted and patient:
+                    self._seal(next(self._made))
+                elif self._made.under_way:
+                    self._seal(self._made.take())
+                else:
+                    return True
         # Whatever it is, those who wait must hear of it: they hang otherwise.
         except BaseException as error:  # noqa: BLE001
             self.fail(error)
+        return False
+
+    def _seal(self, made: MadeBlock) -> None:
+        self._sealer.seal(made)
+        self._progress()
+        self._tell()
 
     @property
     def _wanted(self) -> bool:
         return not self._reached(self._target)
 
     def _goes_on(self) -> bool:
-        """Tell whether to seal on; before a pause, what is under way is sealed as well.
-
-        Left lying, it would take memory for each of many bundles that nobody reads just then.
-        """
         with self._lock:
             if self.error is None and (self._wanted or self._made.under_way):
                 return True

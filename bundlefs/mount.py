@@ -196,7 +196,8 @@ def _set_privately(knob: Path, value: int) -> None:
     ahead of the frontier would hold up those of parts that are made.
     """
     script = f"mount -t fusectl none {_FUSECTL} && echo {value} >{knob}"
-    command = ["unshare", "--mount", "sh", "-c", script]
+    # A private copy of the mounts would keep alive what is unmounted meanwhile.
+    command = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script]
     with contextlib.suppress(FileNotFoundError):
         done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603  # numbers alone
         log.debug("max_background: %s", done.stderr.decode("utf-8", "replace") or "set")

@@ -1,9 +1,10 @@
 """A folder of images: a view of its own for each, opened when somebody first looks into it.
 
 What is wrong with one image stays with it: its folder answers with the error, and
-its status tells. An image that could not be opened, or whose bundle has failed, is
-begun anew once its file is another, under another number: what readers and the
-kernel know of the old one goes by the old number, so nobody can mix the two.
+its status tells. One that could not be opened is tried again once its file is
+another. A bundle that has failed stays failed under its name until the mount ends:
+a copy tool that goes on by name would mix its parts with those of another bundle,
+and the kernel itself looks a name up again where the answer is ESTALE.
 
 Concurrency: `_lock` guards the slots; each image is opened in a thread of its own.
 """
@@ -84,7 +85,7 @@ _SUMS = (
 
 @dataclass(slots=True)
 class _Slot:
-    """An image, from the first look at its name on. `found` is what the file was then."""
+    """The image of a name. `found` is what the file was when it was opened."""
 
     number: int
     path: Path
@@ -100,12 +101,12 @@ class _Slot:
         return SlotStatus(phase, str(self.path), str(self.error) if self.error else None)
 
     def is_over(self, now: tuple[int, ...]) -> bool:
-        """Tell whether it has failed for a reason that may have gone meanwhile."""
-        if self.status().phase != "failed":
+        """Tell whether it could not be opened for a reason that may have gone meanwhile."""
+        if self.error is None:
             return False
         # A locked state, too many open files: what is no image's fault may pass.
-        passing = self.error and not isinstance(self.error, (ImageError, ImageChangedError))
-        return bool(passing) or now != self.found
+        lasting = isinstance(self.error, (ImageError, ImageChangedError))
+        return not lasting or now != self.found
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
@@ -131,7 +132,7 @@ class Shelf:
         self._opener = opener
         self._lock = threading.Lock()
         self._slots: dict[int, _Slot] = {}
-        self._current: dict[str, _Slot] = {}
+        self._named: dict[str, _Slot] = {}
         self._closed = False
 
     # What is there; asks the disk
@@ -143,10 +144,8 @@ class Shelf:
             OSError: the folder cannot be read.
         """
         names = os.listdir(self._folder)  # noqa: PTH208  # its OSErrors are shown
-        with self._lock:
-            names += self._current
         found = []
-        for name in sorted(set(names)):
+        for name in sorted(names):
             with suppress(UnknownNameError):
                 found.append((name, self.find(name)))
         return found
@@ -160,19 +159,13 @@ class Shelf:
         path = self._folder / name
         now = None if name.startswith(".") else _identity(path)
         if now is None:
-            with self._lock:
-                self._current.pop(name, None)
             raise UnknownNameError(f"no image {name!r} in {self._folder}")
         with self._lock:
-            old = self._current.get(name)
-            if old and not old.is_over(now):
-                return old.number
-            slot = self._current[name] = _Slot(len(self._slots) + 1, path, now)
-            self._slots[slot.number] = slot
-        if old and old.view:
-            # The state of its bundle is the next one's.
-            old.view.close()
-        return slot.number
+            slot = self._named.get(name)
+            if slot is None or slot.is_over(now):
+                slot = self._named[name] = _Slot(len(self._slots) + 1, path, now)
+                self._slots[slot.number] = slot
+            return slot.number
 
     # By number
 
@@ -225,8 +218,8 @@ class Shelf:
     def status(self) -> ShelfStatus:
         """Tell where all stand; never waits."""
         with self._lock:
-            current = sorted(self._current.items())
-        images = tuple({"name": name, **asdict(slot.status())} for name, slot in current)
+            named = sorted(self._named.items())
+        images = tuple({"name": name, **asdict(slot.status())} for name, slot in named)
         return ShelfStatus(
             phase="indexing" if any(one["phase"] == "indexing" for one in images) else "idle",
             image=str(self._folder),

@@ -213,7 +213,6 @@ class StateFile(State):
         self._saved = time.monotonic()
         self._pause = SAVE_SECONDS
         self._warned = False
-        self._closed = False
         self.index.load(contents.index)
         self.manifests = dict(contents.manifests)
 
@@ -244,8 +243,6 @@ class StateFile(State):
     def write(self) -> None:
         """Write the file; raises OSError."""
         with self._saving:
-            if self._closed:
-                return
             start = time.monotonic()
             manifests = dict(self.manifests)
             now = replace(self._contents, index=self.index.dump(), manifests=manifests)
@@ -254,12 +251,9 @@ class StateFile(State):
             self._pause = max(SAVE_SECONDS, SAVE_SHARE * (self._saved - start))
 
     def close(self) -> None:
-        """Save and let go of the lock; nothing is saved any more, as the file is another's then."""
+        """Save and let go of the lock."""
         self.save()
-        with self._saving:
-            if not self._closed:
-                self._closed = True
-                self._lock_file.close()
+        self._lock_file.close()
 
 
 def open_file(path: Path, wanted: Wanted, *, fresh: bool) -> StateFile:

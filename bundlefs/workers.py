@@ -2,24 +2,28 @@
 
 `Workers` has two kinds. The *pool*, `jobs` threads, makes blocks: reading,
 deflating, checksums, all in code that releases the GIL. A `Lane` does what must
-stay in order, one call at a time: one seals, one digests. All bundles of a mount
-share the pool and the window of what is under way in it, so that neither
-processor time nor memory grows with their number; a lane with nothing to do has
-no thread. Neither knows an event loop; whoever waits, waits on a
+stay in order, one call at a time: one reads, one digests; without anything to do it
+has no thread. Neither knows an event loop; whoever waits, waits on a
 `concurrent.futures.Future`.
+
+All bundles of a mount share the pool. Their passes take *turns*, a few at a time,
+and share the window of what is under way in the pool, so that memory does not grow
+with their number.
 """
 
 import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
+
+_TURNS = 8
+"""So many passes are under way at a time; an image that hangs must not hold up all others."""
 
 
 def default_jobs() -> int:
@@ -138,23 +142,45 @@ class Workers:
         self._threads = ThreadPoolExecutor(sys.maxsize, "lane")
         self._lanes: list[Lane] = []
         self._lock = threading.Lock()
-        self._sharing = 0
+        self._waiting: deque[Callable[[], bool]] = deque()
+        self._turns = 0
 
     @property
     def window(self) -> int:
-        """How many calls may be under way in the pool for each of those who share it."""
-        return max(1, (2 * self.jobs + 2) // max(1, self._sharing))
+        """How many calls may be under way in the pool for each of those whose turn it is."""
+        return max(1, (2 * self.jobs + 2) // max(1, self._turns))
 
-    @contextmanager
-    def sharing(self) -> Iterator[None]:
-        """Take a share of the window, for as long as something is made in order."""
+    @property
+    def crowded(self) -> bool:
+        """Whether somebody waits for a turn."""
+        return bool(self._waiting)
+
+    def take_turns(self, stint: Callable[[], bool]) -> None:
+        """Have `stint` called, again and again until it gives False; the others have turns between.
+
+        It is to give back soon, with nothing under way, when the workers are `crowded`.
+
+        Raises:
+            RuntimeError: the workers are closed, or the program ends.
+        """
         with self._lock:
-            self._sharing += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._sharing -= 1
+            if self._turns < _TURNS:
+                self._threads.submit(self._take_turn)
+                self._turns += 1
+            self._waiting.append(stint)
+
+    def _take_turn(self) -> None:
+        while stint := self._next_stint():
+            if stint():
+                with self._lock:
+                    self._waiting.append(stint)
+
+    def _next_stint(self) -> Callable[[], bool] | None:
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._turns -= 1
+            return None
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Have a pool thread do `work`; first come, first served."""
@@ -178,6 +204,7 @@ class Workers:
             executor.shutdown(wait=False, cancel_futures=True)
         for lane in self._lanes:
             lane.drop()
+        self._waiting.clear()
         for executor in (self._threads, self._pool):
             executor.shutdown(wait=True)
 

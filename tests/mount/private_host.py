@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.mount.commands import eventually
+from tests.mount.commands import ALONE, eventually
 from tests.support.mounts import ended, settings
 from tests.support.tools import tool
 
@@ -93,8 +93,9 @@ class Host:
 def private_host(scratch: Path) -> Iterator[Host]:
     """Make the host for the length of a `with`; what is mounted in it goes with it."""
     folder = str(Path(sys.executable).parent)
+    shell = (tool("sh"), "-ec", ALONE + INSTALL, "sh")
     process = subprocess.Popen(
-        [tool("unshare"), "--mount", tool("sh"), "-ec", INSTALL, "sh", str(scratch), folder],
+        [tool("unshare"), "--mount", *shell, str(scratch), folder],
         stdout=subprocess.PIPE,
         text=True,
     )

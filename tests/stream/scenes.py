@@ -75,7 +75,11 @@ class Scene:
 
     def forget(self) -> None:
         """Empty the store: everything has to be made again."""
-        self.store.drop()
+        cache = self.store._cache  # noqa: SLF001 - no user ever wants this
+        with cache._lock:  # noqa: SLF001
+            cache._recent.clear()  # noqa: SLF001
+            cache._recent_size = 0  # noqa: SLF001
+            cache._kept.clear()  # noqa: SLF001
 
 
 @contextmanager

@@ -122,7 +122,6 @@ def test_what_comes_and_goes(shelf: Shelf, folder: Path) -> None:
     (folder / "c").write_bytes(b"new")
     # The link dangles now.
     assert [name for name, _ in shelf.scan()] == ["b", "c"]
-    assert set(phases(shelf)) == {"b", "c"}
 
 
 def test_a_folder_that_is_gone_is_an_error_and_no_empty_list(tmp_path: Path) -> None:
@@ -190,28 +189,21 @@ def test_what_is_no_image_s_fault_is_tried_again(
     assert wait(shelf.ask(anew)) is None
 
 
-def test_a_failed_bundle_is_begun_anew_when_its_file_is_another(
+def test_a_failed_bundle_stays_failed_whatever_becomes_of_its_file(
     shelf: Shelf, folder: Path, opener: Opener
 ) -> None:
-    number = shelf.find("a")
-    shelf.ask(number).result(HANG)
-    change(folder / "a")
-    assert shelf.find("a") == number, "it is not for us to say that it failed"
-    opener.made[0].phase = "failed"
-    anew = shelf.find("a")
-    assert anew != number
-    assert opener.made[0].closed, "its state would be in use"
-    assert shelf.view(number) is opener.made[0]
-    shelf.ask(anew).result(HANG)
-    assert opener.calls == [("a", number), ("a", anew)]
-
-
-def test_a_failed_bundle_of_the_same_file_stays_failed(shelf: Shelf, opener: Opener) -> None:
-    number = shelf.find("a")
+    number = shelf.find("b")
     shelf.ask(number).result(HANG)
     opener.made[0].phase = "failed"
-    assert shelf.find("a") == number
+    change(folder / "b")
+    assert shelf.find("b") == number
+    (folder / "b").unlink()
+    assert [name for name, _ in shelf.scan()] == ["a", "link"]
+    (folder / "b").write_bytes(b"another")
+    assert shelf.find("b") == number
     assert not opener.made[0].closed
+    (folder / "b").rename(folder / "c")
+    assert shelf.find("c") != number
 
 
 def test_an_error_that_is_raised_often_does_not_grow(shelf: Shelf, opener: Opener) -> None:

@@ -323,17 +323,3 @@ def test_bundles_share_the_limit_and_no_block(tmp_path: Path) -> None:
         for block in range(2):
             assert one.get(block) == content(block, MIB)
             assert other.get(block) == content(10 + block, MIB)
-
-
-def test_a_bundle_that_ends_makes_room_for_the_others() -> None:
-    one = BlockStore(2 * MIB)
-    other = one.share(1)
-    for block in range(2):
-        one.put_first(block, content(block, MIB))
-    one.drop()
-    assert not one.has(0)
-    other.put_first(0, content(0, MIB))
-    other.put_first(1, content(1, MIB))
-    flood(other)
-    assert other.get_fast(0) == content(0, MIB)
-    assert other.get_fast(1) == content(1, MIB)

@@ -1,4 +1,4 @@
-"""Lanes keep the order and share threads; the window is shared by who makes something in order."""
+"""Lanes keep the order and share threads; who makes something in order takes turns."""
 
 import threading
 from collections.abc import Callable
@@ -7,9 +7,11 @@ from functools import partial
 
 import pytest
 
+from bundlefs import workers as module
 from bundlefs.workers import Workers
 
 HANG = 60
+TURNS = module._TURNS  # noqa: SLF001
 
 
 def lane_threads() -> set[str]:
@@ -79,38 +81,115 @@ def test_closing_ends_what_runs_and_cancels_what_waits() -> None:
         lane.submit(lambda: 3)
 
 
-def begun(workers: Workers, calls: int) -> list[int]:
-    """Tell how many calls are under way for each of three who share, after their first result."""
-    counts = [0, 0, 0]
-
-    def call(owner: int) -> None:
-        counts[owner] += 1
-
-    made = [workers.in_order([partial(call, owner)] * calls) for owner in range(3)]
-    for iterator in made:
-        next(iterator)
-    return [iterator.under_way for iterator in made]
+# --- turns ---
 
 
-def test_the_window_is_shared() -> None:
+def test_who_takes_turns_has_one_after_the_other() -> None:
+    order: list[int] = []
+    ended = [threading.Event() for _ in range(3)]
+
+    def stint(owner: int) -> bool:
+        order.append(owner)
+        if order.count(owner) < 5:
+            return True
+        ended[owner].set()
+        return False
+
+    with Workers(1) as workers:
+        hold, held = threading.Event(), threading.Event()
+
+        def holding() -> bool:
+            held.set()
+            return not hold.wait(HANG)
+
+        # All turns but one are taken, so that the three have it by themselves.
+        for _ in range(TURNS - 1):
+            workers.take_turns(holding)
+        held.wait(HANG)
+        gate = threading.Event()
+        workers.take_turns(lambda: not gate.wait(HANG))
+        for owner in range(3):
+            workers.take_turns(partial(stint, owner))
+        assert workers.crowded
+        gate.set()
+        assert all(event.wait(HANG) for event in ended)
+        hold.set()
+    assert order == [0, 1, 2] * 5
+
+
+def test_so_many_have_a_turn_at_a_time_and_no_more() -> None:
+    inside, most, lock = 0, 0, threading.Lock()
+    done = threading.Semaphore(0)
+
+    def stint() -> bool:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        threading.Event().wait(0.01)
+        with lock:
+            inside -= 1
+        done.release()
+        return False
+
+    with Workers(1) as workers:
+        for _ in range(50):
+            workers.take_turns(stint)
+        assert all(done.acquire(timeout=HANG) for _ in range(50))
+    assert most == TURNS
+
+
+def test_the_window_is_shared_by_who_has_a_turn() -> None:
+    met = threading.Barrier(3)
+    windows: list[int] = []
+
+    def stint() -> bool:
+        met.wait(HANG)
+        windows.append(workers.window)
+        met.wait(HANG)
+        return False
+
     with Workers(3) as workers:
         assert workers.window == 8
-        assert begun(workers, 100) == [7, 7, 7]
-        with workers.sharing(), workers.sharing(), workers.sharing():
-            assert workers.window == 2
-            assert begun(workers, 100) == [1, 1, 1]
-        assert workers.window == 8
+        for _ in range(3):
+            workers.take_turns(stint)
+        while len(windows) < 3:
+            threading.Event().wait(0.001)
+    assert windows == [2, 2, 2]
 
 
 def test_everyone_has_a_block_under_way() -> None:
     with Workers(1) as workers:
-        shares = [workers.sharing() for _ in range(100)]
-        for share in shares:
-            share.__enter__()
+        gate = threading.Event()
+        for _ in range(TURNS):
+            workers.take_turns(lambda: not gate.wait(HANG))
         assert workers.window == 1
         assert list(workers.in_order([lambda: 1, lambda: 2])) == [1, 2]
-        for share in shares:
-            share.__exit__(None, None, None)
+        gate.set()
+
+
+def test_closing_drops_those_who_wait_for_a_turn() -> None:
+    gate = threading.Event()
+    called = threading.Event()
+    workers = Workers(1)
+    for _ in range(TURNS):
+        workers.take_turns(lambda: not gate.wait(HANG))
+
+    def late() -> bool:
+        called.set()
+        return False
+
+    workers.take_turns(late)
+    closing = threading.Thread(target=workers.close)
+    closing.start()
+    while workers.crowded:
+        threading.Event().wait(0.001)
+    gate.set()
+    closing.join(HANG)
+    assert not called.is_set()
+
+
+# --- in order ---
 
 
 def test_what_is_under_way_is_taken_without_beginning_more() -> None:
