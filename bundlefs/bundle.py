@@ -442,5 +442,6 @@ class Bundle:
     def close(self) -> None:
         """Let go of the image. Whoever waits gets an error."""
         self._frontier.fail(ClosedError("the bundle is being closed"))
+        self._stream.close()
         self._state.save()
         self._owned.close()

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import select
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -36,6 +37,8 @@ _HELD = (*_ENDING, REPORT_SIGNAL)
 _MAX_TASKS = 10_000
 """Each waiting reader holds one; pyfuse3's 99 would stop the mount at a hundred readers."""
 _TICK_SECONDS = 0.5
+_FUSE_DEVICE = os.makedev(10, 229)
+"""The same on all Linux hosts, whatever its name [devices.txt]."""
 _FUSECTL = Path("/sys/fs/fuse/connections")
 _READ_AHEAD_KIB = 1024
 _MAX_BACKGROUND = 256
@@ -114,6 +117,7 @@ async def _run(
     notifier = Notifier()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_on_signal, shown, session, notifier)
+        nursery.start_soon(_close_when_gone, shown)
         nursery.start_soon(report_on_signal, shown)
         nursery.start_soon(_greet, session, ready, notifier)
         if notifier.there:
@@ -159,6 +163,28 @@ async def _end_on_signal(shown: Shown, session: Session, notifier: Notifier) -> 
         pyfuse3.terminate()
 
 
+async def _close_when_gone(shown: View[Any] | Shelf) -> None:
+    """Drop what is still asked for when somebody has unmounted.
+
+    pyfuse3 ends with its last answer, also with one that nobody waits for any more.
+    """
+    with select.epoll() as connection:
+        # Of nothing but its end, an error on the device [fs/fuse/dev.c: fuse_dev_poll].
+        for number in _devices():
+            connection.register(number, 0)
+        await trio.lowlevel.wait_readable(connection.fileno())
+    shown.close()
+
+
+def _devices() -> Iterator[int]:
+    """Find the file of the kernel's requests, which pyfuse3 keeps to itself."""
+    for number in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208  # names alone
+        # Another thread's may be closed by now.
+        with contextlib.suppress(OSError):
+            if os.fstat(number).st_rdev == _FUSE_DEVICE:
+                yield number
+
+
 async def _greet(session: Session, ready: Callable[[], None], notifier: Notifier) -> None:
     """Ask the mount for its own attributes: when it answers, it is ready."""
     # A mount that ends before it is ready never answers: its thread is not waited for.
@@ -198,6 +224,6 @@ def _set_privately(knob: Path, value: int) -> None:
     script = f"mount -t fusectl none {_FUSECTL} && echo {value} >{knob}"
     # A private copy of the mounts would keep alive what is unmounted meanwhile.
     command = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script]
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603  # numbers alone
         log.debug("max_background: %s", done.stderr.decode("utf-8", "replace") or "set")

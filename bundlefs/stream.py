@@ -16,14 +16,14 @@ that none is made twice at a time.
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from bundlefs.codec import cbc
 from bundlefs.codec.deflate import BLOCK_SIZE, GZIP_HEADER, Codec, crc32, gzip_trailer, stored_size
-from bundlefs.errors import ImageChangedError, InconsistentError
+from bundlefs.errors import ClosedError, ImageChangedError, InconsistentError
 from bundlefs.index import PART_SIZE, Index
 from bundlefs.keys import Secret
 from bundlefs.spans import Span, ceil_div
@@ -110,6 +110,7 @@ class SealedStream:
         self._store = store
         self._lock = threading.Lock()
         self._making: dict[int, Future[memoryview]] = {}
+        self._closed = False
 
     def keep(self, block: int, sealed: memoryview) -> None:
         """Keep a block that is sealed for the first time, before anyone hears of it."""
@@ -126,7 +127,25 @@ class SealedStream:
         return joined(pieces)
 
     def read(self, span: Span) -> memoryview:
-        """Give the bytes of `span`, which must be non-empty and lie behind the frontier."""
+        """Give the bytes of `span`, which must be non-empty and lie behind the frontier.
+
+        Raises:
+            ClosedError: a block of it was waited for, and not begun, when the stream was closed.
+        """
+        try:
+            return self._read(span)
+        except CancelledError as error:
+            raise ClosedError("the bundle was closed") from error
+
+    def close(self) -> None:
+        """Drop the blocks that are not begun: making them would hold up the end for nobody."""
+        with self._lock:
+            self._closed = True
+            waiting = list(self._making.values())
+        for future in waiting:
+            future.cancel()
+
+    def _read(self, span: Span) -> memoryview:
         blocks = self._blocks(span)
         futures = {block: self._start(block) for block in blocks if not self._store.has(block)}
         self._read_ahead(blocks, span)
@@ -160,6 +179,8 @@ class SealedStream:
 
     def _start(self, block: int) -> Future[memoryview]:
         with self._lock:
+            if self._closed:
+                raise ClosedError("the bundle was closed")
             future = self._making.get(block)
             if future is None:
                 future = self._workers.submit(partial(self._make_again, block))

@@ -5,20 +5,19 @@ import os
 import platform
 from pathlib import Path
 
-from bundlefs.cli.common import Subparsers, positive, read_certs, reported, size
+from bundlefs.cli.common import Subparsers, needs_fuse, positive, read_certs, reported, size
 from bundlefs.cli.mountopts import add_mount_options
 from bundlefs.cli.passphrase import add_passphrase_options, passphrase
 from bundlefs.daemon import in_background
 from bundlefs.errors import ImageError, UsageError
 from bundlefs.keys import UserKeys, fingerprint
 from bundlefs.manifest import Metadata, parse_mapping
-from bundlefs.recipe import Recipe
+from bundlefs.recipe import Recipe, check_prefix
 from bundlefs.regions import recipients
 from bundlefs.state import default_folder
 from bundlefs.store import DEFAULT_CACHE_SIZE
 from bundlefs.workers import default_jobs
 
-_MAX_PREFIX = 100
 _NO_ACCOUNT = (
     "no account: give --account or set BUNDLEFS_ACCOUNT to the 12 digits that"
     " `aws sts get-caller-identity --query Account --output text` prints"
@@ -152,7 +151,8 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = read_recipe(arguments)
     if arguments.image.is_dir():
         check_folder(arguments)
-    from bundlefs.cli.session import run_session  # noqa: PLC0415  # loads the event loop
+    with needs_fuse():
+        from bundlefs.cli.session import run_session  # noqa: PLC0415  # loads the event loop
 
     if arguments.foreground:
         return run_session(arguments, recipe, lambda: None)
@@ -221,16 +221,3 @@ def read_recipe(arguments: argparse.Namespace) -> Recipe:
         sparse=not arguments.no_sparse,
         user_key=fingerprint(keys.public) if lasting else "made for the occasion",
     )
-
-
-def check_prefix(prefix: str) -> str:
-    """Give the prefix if file names and the tar header can start with it."""
-    name = prefix.encode("utf-8", "surrogateescape")
-    if not prefix or "/" in prefix or not prefix.isprintable() or prefix.startswith("."):
-        raise UsageError(
-            f"--prefix {prefix!r}: it starts file names, so it must not be empty, start with a dot,"
-            " or have '/' or control characters in it"
-        )
-    if len(name) > _MAX_PREFIX:
-        raise UsageError(f"--prefix {prefix!r}: {len(name)} bytes; tar has room for {_MAX_PREFIX}")
-    return prefix

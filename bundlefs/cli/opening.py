@@ -10,7 +10,7 @@ from bundlefs.cli.common import human
 from bundlefs.image import Source
 from bundlefs.recipe import Recipe, wanted
 from bundlefs.sources import open_source
-from bundlefs.state import State, default_path, open_file
+from bundlefs.state import State, default_path, open_file, points_path
 
 MAX_ROOT_SIZE = 10 << 30
 """EC2 refuses a root image larger than 10 GiB [ec2-ami-tools bundleimage.rb MAX_SIZE]."""
@@ -32,8 +32,8 @@ def _points_path(arguments: argparse.Namespace, path: Path) -> Path | None:
     if arguments.state:
         return Path(f"{arguments.state}.points").absolute()
     # What is wrong with the path is found, and said, on opening it.
-    with suppress(OSError, RuntimeError):
-        return default_path(path, "").with_suffix(".points")
+    with suppress(OSError):
+        return points_path(path)
     return None
 
 

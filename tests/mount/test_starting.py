@@ -96,9 +96,11 @@ def test_without_libfuse(
     assert attempt("bundle", *keys, image, bundle, program=without_libfuse).code == 0
     assert names(bundle) == ["image.manifest.xml", "image.part.00"]
     manifest = bundle / "image.manifest.xml"
-    line = refusal("open", *keys, manifest, mountpoint, code=1, program=without_libfuse)
-    assert line.startswith("bundlefs: FUSE's library cannot be loaded (libfuse3.so.3: ")
-    assert line.endswith("install the package fuse3")
+    words: list[tuple[str | Path, ...]] = [("mount", image), ("open", *keys, manifest)]
+    for each in words:
+        line = refusal(*each, mountpoint, code=1, program=without_libfuse)
+        assert line.startswith("bundlefs: FUSE's library cannot be loaded (libfuse3.so.3: ")
+        assert line.endswith("install the package fuse3")
 
 
 # What the system refuses

@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 from bundlefs import __version__
 from bundlefs.cli import main, parser
 from bundlefs.cli.common import human, positive, size
-from bundlefs.cli.mount import check_prefix
 from bundlefs.cli.status import bar, describe
-from bundlefs.errors import UsageError
 
 KIB, MIB, GIB, TIB = (1 << shift for shift in (10, 20, 30, 40))
 
@@ -81,35 +79,6 @@ def test_what_is_not_positive(text: str) -> None:
 )
 def test_sizes_for_a_person(count: int, text: str) -> None:
     assert human(count) == text
-
-
-@pytest.mark.parametrize(
-    "prefix", ["image", "a b", "x.part.00", "ümläut", "x" * 100, "é" * 50, "-"]
-)
-def test_prefixes(prefix: str) -> None:
-    assert check_prefix(prefix) == prefix
-
-
-@pytest.mark.parametrize(
-    ("prefix", "why"),
-    [
-        ("", "must not be empty"),
-        (".", "start with a dot"),
-        ("..", "start with a dot"),
-        (".bundlefs", "start with a dot"),
-        ("a/b", "have '/'"),
-        ("a\0b", "control characters"),
-        ("a\u2028b", "control characters"),
-        ("a\udcff", "control characters"),
-        ("x" * 101, "101 bytes; tar has room for 100"),
-        ("é" * 51, "102 bytes; tar has room for 100"),
-    ],
-)
-def test_what_is_no_prefix(prefix: str, why: str) -> None:
-    with pytest.raises(UsageError, match=why) as caught:
-        check_prefix(prefix)
-    assert repr(prefix) in str(caught.value)
-    assert str(caught.value).isprintable()
 
 
 def test_what_mount_does_unless_told_otherwise() -> None:
