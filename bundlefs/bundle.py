@@ -22,10 +22,11 @@ from typing import Self
 
 from bundlefs.codec import tar
 from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
+from bundlefs.entries import Entry, ManifestFile, Names, Part
 from bundlefs.errors import BundlefsError, ClosedError, InconsistentError, UnknownNameError
 from bundlefs.frontier import END, Frontier
 from bundlefs.image import Source
-from bundlefs.index import PART_SIZE, number_width, part_count, part_name
+from bundlefs.index import PART_SIZE, number_width, part_count
 from bundlefs.keys import UserKeys
 from bundlefs.manifest import PLACEHOLDER_DIGEST, Contents, Metadata
 from bundlefs.recipe import Recipe, rendered
@@ -46,28 +47,7 @@ class Engine:
     store: BlockStore
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part by number, from 0. It may turn out not to exist."""
-
-    number: int
-
-    @property
-    def span(self) -> Span:
-        """The bytes of the sealed stream that are this part's, if it is a full one."""
-        return Span(self.number * PART_SIZE, (self.number + 1) * PART_SIZE)
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestFile:
-    """A manifest by its place among the recipients."""
-
-    number: int
-
-
 NANOSECONDS = 10**9
-
-Entry = Part | ManifestFile
 
 _DONE: Future[None] = Future()
 _DONE.set_result(None)
@@ -137,7 +117,7 @@ class Bundle:
         self._bound = stored_stream_size(layout.size)
         # Stored blocks have no other size than this, so that level 0 knows all at once.
         self._promised = self._bound if recipe.level == 0 else None
-        self._width = number_width(self._bound)
+        self._names = Names(recipe, number_width(self._bound))
         self._index = state.index
         self._maker = Maker(_ImageSource(image, layout), codec_for(recipe.level))
         plan = Plan(
@@ -223,19 +203,15 @@ class Bundle:
 
     def name(self, entry: Entry) -> str:
         """Give the file name of an entry."""
-        if isinstance(entry, ManifestFile):
-            return self._recipe.recipients[entry.number].filename
-        return part_name(self._recipe.prefix, entry.number, self._width)
+        return self._names.name(entry)
 
     def key(self, entry: Entry) -> int:
-        """Give the number of an entry: manifests first, then parts."""
-        first = 0 if isinstance(entry, ManifestFile) else len(self._recipe.recipients)
-        return first + entry.number
+        """Give the number of an entry."""
+        return self._names.key(entry)
 
     def entry(self, key: int) -> Entry:
         """Undo `key`."""
-        manifests = len(self._recipe.recipients)
-        return ManifestFile(key) if key < manifests else Part(key - manifests)
+        return self._names.entry(key)
 
     def find(self, name: str) -> Entry:
         """Give the entry of a name that exists or may turn out to exist.
@@ -243,20 +219,10 @@ class Bundle:
         Raises:
             UnknownNameError: no file has this name or ever will.
         """
-        entry = self._parse(name)
+        entry = self._names.parse(name)
         if entry is None or self._beyond(entry):
             raise UnknownNameError(f"no file {name!r} in this bundle")
         return entry
-
-    def _parse(self, name: str) -> Entry | None:
-        for number, recipient in enumerate(self._recipe.recipients):
-            if name == recipient.filename:
-                return ManifestFile(number)
-        head, dot, digits = name.rpartition(".part.")
-        if dot and head == self._recipe.prefix and digits.isascii() and digits.isdigit():
-            part = Part(int(digits))
-            return part if self.name(part) == name else None
-        return None
 
     def _beyond(self, entry: Entry) -> bool:
         limit = self._sealed_size
@@ -302,8 +268,7 @@ class Bundle:
         size = self._sealed_size
         if size is None:
             raise BundlefsError("the list of parts is not known yet")
-        manifests = (ManifestFile(number) for number in range(len(self._recipe.recipients)))
-        return (*manifests, *(Part(number) for number in range(part_count(size))))
+        return (*self._names.manifests(), *(Part(number) for number in range(part_count(size))))
 
     def known_size(self, entry: Entry) -> int | None:
         """Give the size of an entry in bytes, or None if it is not known yet.

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bundlefs.bundle import Bundle, Entry, ManifestFile, Part
+from bundlefs.bundle import Bundle
+from bundlefs.entries import Entry, ManifestFile, Part
 from bundlefs.sinks import PartWriter, Sink, written
 from bundlefs.store import BlockStore
 from bundlefs.workers import Lane

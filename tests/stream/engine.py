@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bundlefs.bundle import Bundle, Engine, ManifestFile, Part
+from bundlefs.bundle import Bundle, Engine
+from bundlefs.entries import ManifestFile, Part
 from bundlefs.image import Image
 from bundlefs.keys import Secret, UserKeys
 from bundlefs.manifest import Metadata

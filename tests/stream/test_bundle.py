@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundlefs.bundle import Bundle, Part
+from bundlefs.bundle import Bundle
+from bundlefs.entries import Part
 from bundlefs.index import PART_SIZE
 from tests import reference
 from tests.stream.engine import (

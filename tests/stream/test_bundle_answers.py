@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs.bundle import Part
+from bundlefs.entries import Part
 from bundlefs.errors import BundlefsError, UnknownNameError
 from bundlefs.index import PART_SIZE
 from tests.stream.engine import (

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs.bundle import Bundle, Part
+from bundlefs.bundle import Bundle
+from bundlefs.entries import Part
 from bundlefs.errors import BundlefsError, ClosedError, ImageChangedError
 from bundlefs.image import Image
 from bundlefs.index import PART_SIZE

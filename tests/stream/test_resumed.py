@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs.bundle import Bundle, Engine, Part
+from bundlefs.bundle import Bundle, Engine
+from bundlefs.entries import Part
 from bundlefs.errors import ImageChangedError
 from bundlefs.image import Image
 from bundlefs.index import PART_SIZE, IndexDump
