@@ -74,8 +74,8 @@ def test_aws(mount: Mount, moto: servers.Server, tmp_path: Path) -> None:
     for path in mount.path.iterdir():
         assert (back / path.name).read_bytes() == path.read_bytes()
     with recording(moto.url) as proxy:
-        words = ("--no-check", mount.path, "s3://whole/ami/one")
-        again = upload(moto.at(proxy.url), tmp_path, *words)
+        less = ("--no-check", mount.path, "s3://whole/ami/one")
+        again = upload(moto.at(proxy.url), tmp_path, *less)
         assert again.code == 0, again.err
         assert proxy.acls() == {}
     assert again.out == (
@@ -175,6 +175,17 @@ def test_no_manifest_without_all_parts(mount: Mount, moto: servers.Server, tmp_p
     (copy / "image.part.01").unlink()
     done = upload(moto, tmp_path, copy, "s3://part/ami")
     assert "lacks image.part.01, which image.manifest.xml names" in done.err
+    (copy / "image.manifest.xml").write_text("<manifest>")
+    done = upload(moto, tmp_path, copy, "s3://part/ami")
+    assert f"a manifest in {copy} is broken: no element found" in done.err
+    (copy / "image.manifest.xml").unlink()
+    done = upload(moto, tmp_path, copy, "s3://part/ami")
+    assert f"{copy} has no manifest" in done.err
+    done = upload(moto, tmp_path, copy / "none", "s3://part/ami")
+    assert (done.code, done.err) == (
+        1,
+        f"bundlefs-upload: {copy}/none: No such file or directory\n",
+    )
 
 
 @pytest.mark.parametrize("scheme", ["s3://", "sink:"])
