@@ -76,8 +76,10 @@ class Shell:
         # What is typed after the answer shows that the answer is there.
         os.write(self.master, (line + TAB + TAB + "#end").encode())
         shown = self.read_until("#end")
-        os.write(self.master, (FORGET_LINE + "\n").encode())
-        self.read_until(PROMPT)
+        # The prompt may be drawn again for this line; after a command's answer it is a new one.
+        # Only then does the shell read: before, the terminal would echo what is typed next.
+        os.write(self.master, (FORGET_LINE + "echo r'ested'\n").encode())
+        self.read_until(f"rested\n{PROMPT}")
         return shown
 
     def close(self) -> None:
