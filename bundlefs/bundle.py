@@ -20,22 +20,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from bundlefs.checks import whole
 from bundlefs.codec import tar
 from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
 from bundlefs.entries import Entry, ManifestFile, Names, Part
-from bundlefs.errors import BundlefsError, ClosedError, InconsistentError, UnknownNameError
+from bundlefs.errors import (
+    BundlefsError,
+    ClosedError,
+    ImageChangedError,
+    InconsistentError,
+    UnknownNameError,
+)
 from bundlefs.frontier import END, Frontier
 from bundlefs.image import Source
 from bundlefs.index import PART_SIZE, number_width, part_count
 from bundlefs.keys import UserKeys
 from bundlefs.manifest import PLACEHOLDER_DIGEST, Contents, Metadata
-from bundlefs.recipe import Recipe, rendered
+from bundlefs.recipe import Recipe, check_prefix, rendered
 from bundlefs.regions import recipients
 from bundlefs.sources import open_source
 from bundlefs.spans import Span
 from bundlefs.state import State
 from bundlefs.store import DEFAULT_CACHE_SIZE, BlockStore
 from bundlefs.stream import Maker, Plan, SealedStream, stored_stream_size
+from bundlefs.watch import Watch
 from bundlefs.workers import Workers, default_jobs
 
 
@@ -76,8 +84,9 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """How far a bundle has been made: digests of its whole parts, bytes, whether that is all."""
+    """How far a bundle has been made: blocks, digests of its whole parts, bytes, if that is all."""
 
+    blocks: int
     digests: tuple[str, ...]
     position: int
     complete: bool
@@ -124,7 +133,8 @@ class Bundle:
             state.secret, self._index, self._maker, self._promised, f"the bundle of {image.path}"
         )
         self._stream = SealedStream(plan, engine.workers, engine.store)
-        self._frontier = Frontier(plan, engine.workers, self._stream, state.progress)
+        self._frontier = Frontier(plan, engine.workers, self._stream, self._progress)
+        self._watch = Watch(image, self._frontier.fail)
         self._manifest_lock = threading.Lock()
         self._manifest_sizes: dict[int, int] = {}
 
@@ -150,7 +160,7 @@ class Bundle:
             regions: for which there is to be a manifest; the standard key alone by default.
             user_keys: whose private key can decrypt the bundle later.
             level: 0 (stored), 1 (fastest) to 9 (smallest).
-            cache_size: bytes of memory for sealed blocks.
+            cache_size: bytes of memory for sealed blocks, 0 or more.
             state: secret and creation time; new ones by default.
 
         Raises:
@@ -158,7 +168,7 @@ class Bundle:
             UsageError: a parameter cannot be.
         """
         recipe = Recipe(
-            prefix=prefix,
+            prefix=check_prefix(prefix),
             metadata=metadata,
             recipients=recipients(prefix, regions, []),
             user_keys=user_keys or UserKeys.load(None, None),
@@ -167,7 +177,7 @@ class Bundle:
         with ExitStack() as stack:
             image = stack.enter_context(closing(open_source(Path(path))))
             state = state or State(image.extents())
-            store = stack.enter_context(closing(BlockStore(cache_size)))
+            store = stack.enter_context(closing(BlockStore(whole("cache_size", cache_size))))
             workers = stack.enter_context(Workers(default_jobs()))
             bundle = cls(image, recipe, Engine(workers, store), state)
             bundle._owned = stack.pop_all()
@@ -182,8 +192,13 @@ class Bundle:
     # By name, for programs; waits
 
     def names(self) -> tuple[str, ...]:
-        """Give the names of all files; waits until they are known."""
+        """Give the names of all files; waits until they are known.
+
+        Raises:
+            ImageChangedError: the image is not what it was.
+        """
         self.listed().result()
+        self.check()
         return tuple(self.name(entry) for entry in self.entries())
 
     def size(self, name: str) -> int:
@@ -191,9 +206,11 @@ class Bundle:
 
         Raises:
             UnknownNameError: there is no such file.
+            ImageChangedError: the image is not what it was.
         """
         entry = self.find(name)
         self.sized(entry).result()
+        self.check()
         size = self.known_size(entry)
         if size is None:
             raise BundlefsError(f"the size of {name} is not known though it was made")
@@ -301,25 +318,40 @@ class Bundle:
         """Give what `read` gives if that takes no time, else None."""
         if self._frontier.error is not None or isinstance(entry, ManifestFile):
             return None
+        # What is in memory is the bundle's, but the image may have gone another way meanwhile.
+        self._watch.glance()
         span = self._part_span(entry, offset, length)
         return None if self._index.position < span.stop else self._stream.read_fast(span)
 
     def read(self, entry: Entry | str, offset: int, length: int) -> memoryview:
-        """Give the bytes of an entry or of the file of a name, short only at its end. Waits."""
+        """Give the bytes of an entry or of the file of a name, short only at its end. Waits.
+
+        Raises:
+            UnknownNameError: there is no such file.
+            UsageError: `offset` or `length` is negative, or no whole number.
+            ImageChangedError: the image is not what it was.
+        """
         if isinstance(entry, str):
             entry = self.find(entry)
+        offset, length = whole("offset", offset), whole("length", length)
         self.reached(entry, offset, length).result()
         try:
-            if isinstance(entry, ManifestFile):
-                return memoryview(self._manifest(entry))[offset : offset + length]
-            span = self._part_span(entry, offset, length)
-            return self._stream.read(span) if span.length else memoryview(b"")
+            data = self._read(entry, offset, length)
+            # After the read, so that no change can slip in between.
+            self._watch.check()
         except UnknownNameError:
             raise
         # A reader was promised bytes that cannot be made: nobody may trust the rest.
         except Exception as error:
             self._frontier.fail(error)
             raise
+        return data
+
+    def _read(self, entry: Entry, offset: int, length: int) -> memoryview:
+        if isinstance(entry, ManifestFile):
+            return memoryview(self._manifest(entry))[offset : offset + length]
+        span = self._part_span(entry, offset, length)
+        return self._stream.read(span) if span.length else memoryview(b"")
 
     def _part_span(self, part: Part, offset: int, length: int) -> Span:
         size = self.known_size(part)
@@ -375,6 +407,30 @@ class Bundle:
         """Fail for good."""
         self._frontier.fail(error)
 
+    def check(self) -> None:
+        """See whether the image is still what it was.
+
+        Raises:
+            ImageChangedError: it is not, or it was not when it was looked at before.
+            OSError: it cannot be told.
+        """
+        error = self._frontier.error
+        if isinstance(error, ImageChangedError):
+            raise error.with_traceback(None)
+        # What has failed otherwise, or is closed, answers for itself where bytes are needed.
+        if error is None:
+            self._watch.check()
+
+    def look(self) -> Future[None]:
+        """Have a thread `check`; the future is done when `status` tells what was found."""
+        return self._watch.look() if self._frontier.error is None else _DONE
+
+    def _progress(self) -> None:
+        if self._index.totals:
+            # The last block was read some time before it was sealed.
+            self._image.require_unchanged()
+        self._state.progress()
+
     def status(self) -> Status:
         """Tell where the bundle stands; never waits."""
         # In this order: a pass that ends in between is complete, not idle.
@@ -398,7 +454,9 @@ class Bundle:
     def sealed_before(self) -> Sealed:
         """Tell what an earlier mount has sealed; to be asked before anything else."""
         index = self._index
-        return Sealed(tuple(index.part_digests), index.position, index.totals is not None)
+        blocks = index.blocks
+        digests, position = tuple(index.part_digests), index.position
+        return Sealed(blocks, digests, position, index.totals is not None)
 
     def space(self) -> tuple[int, int]:
         """Give the size of the image, and of all parts as far as they are made; bytes."""

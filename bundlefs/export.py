@@ -5,12 +5,14 @@ the index says: the state makes this resumable like a mount.
 """
 
 import hashlib
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bundlefs.bundle import Bundle
+from bundlefs.bundle import Bundle, Sealed
 from bundlefs.entries import Entry, ManifestFile, Part
+from bundlefs.errors import InconsistentError
 from bundlefs.sinks import PartWriter, Sink, written
 from bundlefs.store import BlockStore
 from bundlefs.workers import Lane
@@ -20,20 +22,40 @@ _BEHIND = 8
 
 
 class Tap(BlockStore):
-    """A store that hands on each block that is sealed for the first time, in order, on a lane."""
+    """A store that hands on each block that is sealed for the first time, in order, on a lane.
+
+    Those that come before `open` are not kept: whoever opens it has them, or is refused.
+    """
 
     def __init__(self, lane: Lane) -> None:
         super().__init__(0)
         self._lane = lane
-        self._take: Callable[[memoryview], None] = lambda _: None
+        self._lock = threading.Lock()
+        self._take: Callable[[memoryview], None] | None = None
+        self._dropped = 0
 
-    def open(self, take: Callable[[memoryview], None]) -> None:
-        """Hand blocks to `take` from now on."""
-        self._take = take
+    def open(self, take: Callable[[memoryview], None], block: int = 0) -> None:
+        """Hand blocks to `take` from now on, of which `block` is to be the first.
 
-    def put_first(self, block: int, data: memoryview) -> None:  # noqa: ARG002  # they come in order
+        Raises:
+            InconsistentError: `block` has gone by already.
+        """
+        with self._lock:
+            if self._dropped > block:
+                raise InconsistentError(
+                    f"block {block} of the bundle was made before anybody took it: let nobody read"
+                    " a bundle while its export begins"
+                )
+            self._take = take
+
+    def put_first(self, block: int, data: memoryview) -> None:
         """Hand on a block."""
-        self._lane.do(partial(self._take, data))
+        with self._lock:
+            take = self._take
+            if take is None:
+                self._dropped = block + 1
+                return
+        self._lane.do(partial(take, data))
 
     def finish(self) -> None:
         """Wait until all that was handed on is taken; raise the first error."""
@@ -67,20 +89,21 @@ class Export:
         for number in range(len(sealed.digests)):
             self._write_again(Part(number), sealed.digests[number])
         if not sealed.complete:
-            self._write_new(len(sealed.digests), sealed.position)
+            self._write_new(sealed)
         self._bundle.complete().result()
         for entry in self._bundle.entries():
             if isinstance(entry, ManifestFile):
                 self._write(entry)
 
-    def _write_new(self, number: int, position: int) -> None:
-        """Go on at part `number`, of which `position` may lie within."""
+    def _write_new(self, sealed: Sealed) -> None:
+        """Go on at the part that is not full yet."""
+        number, position = len(sealed.digests), sealed.position
         start = Part(number).span.start
         parts = PartWriter(self._sink, lambda part: self._bundle.name(Part(part)), start)
         try:
             if position > start:
                 parts.write(self._bundle.read(Part(number), 0, position - start))
-            self._tap.open(parts.write)
+            self._tap.open(parts.write, sealed.blocks)
             self._bundle.complete().result()
             self._tap.finish()
             parts.close()

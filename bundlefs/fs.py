@@ -68,6 +68,7 @@ FOREVER = 365 * 86400.0
 _SOON = 1.0
 """Seconds after which it asks whether the image of a name is still the same."""
 
+_LOOK_SECONDS = 0.5
 _READ_THREADS = 64
 
 _ERRNOS: tuple[tuple[type[Exception], int], ...] = (
@@ -276,6 +277,7 @@ class Operations(pyfuse3.Operations):
             images = await trio.to_thread.run_sync(shelf.scan)
             return [(name, number * _STRIDE + _ROOT) for name, number in images]
         view = await self._opened(inode // _STRIDE)
+        view.look()
         await until(view.listed())
         first = inode - _ROOT + _FIRST
         return [(view.name(entry), first + view.key(entry)) for entry in view.entries()]
@@ -318,9 +320,19 @@ class Operations(pyfuse3.Operations):
         """Start nothing: sinks open every file once while they list."""
         if inode % _STRIDE in _SNAPSHOTS.values():
             handle = self._new_handle()
+            await self._look(inode // _STRIDE)
             self._snapshots[handle] = self._snapshot(inode)
             return pyfuse3.FileInfo(fh=handle, direct_io=True)
+        view, _ = self._entry(inode)
+        # The kernel gives what it remembers of a file without asking again.
+        await trio.to_thread.run_sync(view.check, limiter=self._limiter)
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(inode), keep_cache=True)
+
+    async def _look(self, number: int) -> None:
+        """Let the status tell of a change of the image; it is told at once, whatever hangs."""
+        if view := self._view(number):
+            with trio.move_on_after(_LOOK_SECONDS):
+                await until(view.look())
 
     def _snapshot(self, inode: int) -> bytes:
         number, local = divmod(inode, _STRIDE)

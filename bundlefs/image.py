@@ -105,6 +105,9 @@ class Source(Protocol):
     def read(self, offset: int, length: int) -> bytes:
         """Read exactly `length` bytes at `offset`, as `Image.read` does."""
 
+    def require_unchanged(self) -> None:
+        """Compare with what it was on opening, as `Image.require_unchanged` does."""
+
     def close(self) -> None:
         """Let go of it; again does nothing."""
 
@@ -117,10 +120,12 @@ class Image:
         identity: as it was on opening; every read compares with it.
     """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, place: Path | None = None) -> None:
         self.path = path
         self.identity = Identity.of(descriptor)
         self._descriptor = descriptor
+        # Where to look for another file that has taken its place, if it can be told.
+        self._place = place
         self._bytes_read = 0
         self._count_lock = threading.Lock()
 
@@ -136,7 +141,8 @@ class Image:
         try:
             # Before opening: to open a FIFO would wait for a writer.
             _require_usable_kind(absolute, absolute.stat().st_mode)
-            image = cls(absolute, os.open(absolute, os.O_RDONLY | os.O_CLOEXEC))
+            place = _place(absolute)
+            image = cls(absolute, os.open(absolute, os.O_RDONLY | os.O_CLOEXEC), place)
         except OSError as error:
             raise ImageError(_why_not_opened(absolute, error)) from error
         if not image.size:
@@ -196,12 +202,26 @@ class Image:
         return self._descriptor
 
     def require_unchanged(self) -> None:
-        """Compare the identity with what it was on opening.
+        """Compare the identity with what it was on opening, and see what its path leads to now.
 
         Raises:
-            ImageChangedError: the image is not what was opened.
+            ImageChangedError: the image is not what was opened, or another file is in its place.
         """
-        self._require_unchanged([])
+        self._require_unchanged(["another file is in its place"] if self._is_replaced() else [])
+
+    def _is_replaced(self) -> bool:
+        """Tell whether the path leads to another file: the one that is open need not show it.
+
+        A path that leads nowhere tells nothing: a file whose last name is gone has another ctime,
+        and a folder above it that was renamed, or may not be searched now, does no harm.
+        """
+        if self._place is None or self.identity.is_block_device:
+            return False
+        try:
+            now = self._place.stat()
+        except OSError:
+            return False
+        return not os.path.samestat(now, os.fstat(self._descriptor))
 
     def close(self) -> None:
         """Close the image; again does nothing. A read after it fails with EBADF."""
@@ -262,6 +282,12 @@ def _require_usable_kind(path: Path, mode: int) -> None:
     }
     kind = kinds.get(stat.S_IFMT(mode), "of an unknown kind")
     raise ImageError(f"image {path} is {kind}: give a regular file or a block device")
+
+
+def _place(path: Path) -> Path:
+    """Give the name to watch: a number in /proc may be that of another file soon."""
+    by_number = str(path).startswith(("/proc/", "/dev/fd/", "/dev/std"))
+    return Path(os.path.realpath(path)) if by_number else path
 
 
 def _why_not_opened(path: Path, error: OSError) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from bundlefs import statefile
+from bundlefs.checks import whole
 from bundlefs.codec.untar import Member, Run, read_member
 from bundlefs.errors import BundleError, StateError, UnknownNameError
 from bundlefs.index import Index
@@ -68,8 +69,10 @@ class OpenedBundle:
         """Give the bytes of the image, short only at its end.
 
         Raises:
+            UsageError: `offset` or `length` is negative, or no whole number.
             BundleError: a part is damaged; the text names it.
         """
+        offset, length = whole("offset", offset), whole("length", length)
         span = Span(offset, offset + length).clip(Span(0, self.size))
         pieces = []
         for piece in self._member.pieces(span):
@@ -189,6 +192,13 @@ class DiskView:
     def space(self) -> tuple[int, int]:
         """Give the size of the image, and of all parts; bytes."""
         return self._bundle.size, self._bundle.sealed_size
+
+    def check(self) -> None:
+        """See nothing: each read proves the bytes that it gives."""
+
+    def look(self) -> Future[None]:
+        """See nothing, at once."""
+        return _DONE
 
     def close(self) -> None:
         """Nobody waits here."""

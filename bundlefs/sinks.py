@@ -16,7 +16,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
-from bundlefs.errors import ClosedError
+from bundlefs.checks import whole
+from bundlefs.errors import ClosedError, UsageError
 from bundlefs.index import PART_SIZE
 from bundlefs.spans import Span, split
 
@@ -176,9 +177,14 @@ class PartWriter:
         sink: where to.
         name: gives the name of a part by its number.
         start: where in the sealed stream the first byte that is written lies: a part's start.
+
+    Raises:
+        UsageError: no part starts there.
     """
 
     def __init__(self, sink: Sink, name: Callable[[int], str], start: int = 0) -> None:
+        if whole("start", start) % PART_SIZE:
+            raise UsageError(f"start {start:,}: parts start at multiples of {PART_SIZE:,}")
         self._sink = sink
         self._name = name
         self._position = start

@@ -11,6 +11,15 @@ class Span:
     start: int
     stop: int
 
+    def __post_init__(self) -> None:
+        """Refuse what is no range: all that is counted from it would be wrong.
+
+        Raises:
+            ValueError: `stop` is before `start`.
+        """
+        if self.stop < self.start:
+            raise ValueError(f"no span goes from {self.start} back to {self.stop}")
+
     @property
     def length(self) -> int:
         """Number of bytes, 0 or more."""

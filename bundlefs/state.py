@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bundlefs import statefile
+from bundlefs.checks import whole
 from bundlefs.errors import StateError
 from bundlefs.index import Index
 from bundlefs.keys import Secret
@@ -59,7 +60,7 @@ class State:
     ) -> None:
         self.extents = extents
         self.secret = secret or Secret.generate()
-        self.created_ns = time.time_ns() if created_ns is None else created_ns
+        self.created_ns = time.time_ns() if created_ns is None else whole("created_ns", created_ns)
         self.index = Index(self.secret.iv)
         self.manifests: dict[str, str] = {}
 

@@ -35,6 +35,12 @@ class View(Shown, Protocol[E]):
     tells when the answer to the question of the same name can be had, or holds the error.
     """
 
+    def check(self) -> None:
+        """See whether all that is shown can still be had, and raise the error if not; may wait."""
+
+    def look(self) -> Future[None]:
+        """Have a thread `check`; the future is done when `status` tells what was found."""
+
     def find(self, name: str) -> E:
         """Give the entry of a name that exists or may turn out to."""
 

@@ -26,6 +26,10 @@ _TURNS = 8
 """So many passes are under way at a time; an image that hangs must not hold up all others."""
 
 
+MOST_JOBS = 1 << 10
+"""Threads beyond this are a slip: each has two blocks under way."""
+
+
 def default_jobs() -> int:
     """Give the number of processors that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -17,6 +17,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from bundlefs.checks import MOST, whole
 from bundlefs.codec import tar
 from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
 from bundlefs.errors import BundlefsError, ClosedError, UsageError
@@ -30,7 +31,7 @@ from bundlefs.sinks import PartWriter, Sink, written
 from bundlefs.spans import Span
 from bundlefs.state import State
 from bundlefs.stream import Maker, Plan, stored_stream_size
-from bundlefs.workers import Lane, Workers, default_jobs
+from bundlefs.workers import MOST_JOBS, Lane, Workers, default_jobs
 
 _NANOSECONDS = 10**9
 _BEHIND = 8
@@ -229,9 +230,9 @@ class BundleWriter:
 
 
 def _require_usable(size: int, jobs: int | None) -> None:
-    if size <= 0:
+    if whole("size", size, -MOST) <= 0:
         raise UsageError(f"an image has 1 byte or more, not {size}")
-    if jobs is not None and jobs <= 0:
+    if jobs is not None and whole("jobs", jobs, -MOST, MOST_JOBS) <= 0:
         raise UsageError(f"a bundle is made by 1 thread or more, not {jobs}")
 
 

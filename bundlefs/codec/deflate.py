@@ -22,6 +22,7 @@ import deflate
 import isal
 from isal import igzip_lib, isal_zlib
 
+from bundlefs.checks import MOST, whole
 from bundlefs.codec import zblock
 from bundlefs.errors import InconsistentError, UsageError
 
@@ -292,13 +293,17 @@ def make_codec(level: int, encoder: Encoder) -> Codec:
     return Codec(level, encoder.name, version, encoder)
 
 
-@functools.cache
 def codec_for(level: int) -> Codec:
     """Give the codec of a level.
 
     Raises:
         UsageError: `level` is not 0 to 9, or a library that it needs is not installed.
     """
-    if not 0 <= level < len(LEVELS):
+    if whole("level", level, -MOST) not in range(len(LEVELS)):
         raise UsageError(f"no compression level {level}: choose 0 (none) to {len(LEVELS) - 1}")
+    return _codec_for(level)
+
+
+@functools.cache
+def _codec_for(level: int) -> Codec:
     return make_codec(level, LEVELS[level])

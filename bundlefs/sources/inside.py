@@ -91,6 +91,14 @@ class InsideImage:
         self._file.require_unchanged()
         return data
 
+    def require_unchanged(self) -> None:
+        """Compare the file with what it was on opening.
+
+        Raises:
+            ImageChangedError: the file is not what was opened, or another is in its place.
+        """
+        self._file.require_unchanged()
+
     def close(self) -> None:
         """Close content and file; again does nothing."""
         self._content.close()

@@ -207,6 +207,8 @@ METHODS: dict[str, Callable[[Faulty], Iterator[Action]]] = {
     "has_digest": getxattr,
     "digested": getxattr,
     "digest": getxattr,
+    "check": opening,
+    "look": status,
     "status": status,
     "space": statvfs,
 }

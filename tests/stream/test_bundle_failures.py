@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from bundlefs.entries import Part
 from bundlefs.errors import BundlefsError, ClosedError, ImageChangedError
 from bundlefs.image import Image
 from bundlefs.index import PART_SIZE
+from bundlefs.manifest import Metadata
 from tests.stream.engine import (
     HANG,
     MANIFEST,
@@ -20,6 +22,7 @@ from tests.stream.engine import (
     in_threads,
     opened,
     parts_of,
+    user_keys,
 )
 
 MIB = 1 << 20
@@ -85,6 +88,77 @@ def test_an_image_that_changes_behind_the_frontier(
         assert [bundle.name(part) for part in parts_of(bundle)] == names
         assert bundle.sized(Part(5)).exception(HANG) is None
         assert bundle.known_size(Part(5)) == PART_SIZE
+
+
+def rename_over(path: Path, _: int) -> None:
+    other = path.with_name("other")
+    other.write_bytes(b"another")
+    other.rename(path)
+
+
+def remove(path: Path, _: int) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("asked", ["names", "size", "part", "manifest", "check", "look"])
+@pytest.mark.parametrize("spoiler", [spoil, shrink, rename_over, remove])
+def test_an_image_that_changes_when_all_is_known(
+    own: Path, spoiler: Callable[[Path, int], None], asked: str
+) -> None:
+    """Nothing of it has to be read any more; each question finds it alone, and for good."""
+    metadata = Metadata("123456789012")
+    with Bundle.from_image(own, metadata, level=0, user_keys=user_keys()) as bundle:
+        names = bundle.names()
+        ways: dict[str, Callable[[], object]] = {
+            "names": bundle.names,
+            "size": lambda: bundle.size(names[0]),
+            "part": lambda: bundle.read(names[1], 0, 5),
+            "manifest": lambda: bundle.read(names[0], 0, 5),
+            "check": bundle.check,
+        }
+        for way in ways.values():
+            way()
+        bundle.complete().result(HANG)
+        spoiler(own, 59 * MIB)
+        if asked == "look":
+            bundle.look().result(HANG)
+        else:
+            with pytest.raises(ImageChangedError):
+                ways[asked]()
+        assert bundle.status().phase == "failed"
+        for way in ways.values():
+            with pytest.raises(ImageChangedError):
+                way()
+
+
+def test_an_image_that_changes_behind_the_last_read_is_no_bundle(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the last read and the end of the pass."""
+    with opened(own, Setting(1)) as bundle:
+        image = bundle._image  # noqa: SLF001
+        end, read = image.size, image.read
+
+        def read_and_spoil(offset: int, length: int) -> bytes:
+            data = read(offset, length)
+            if offset + length == end:
+                spoil(own, 0)
+            return data
+
+        monkeypatch.setattr(image, "read", read_and_spoil)
+        assert isinstance(bundle.complete().exception(HANG), ImageChangedError)
+        assert bundle.status().phase == "failed"
+
+
+def test_bytes_in_memory_are_not_served_for_long(own: Path) -> None:
+    with opened(own, Setting(1, cache=PLENTY)) as bundle:
+        bundle.complete().result(HANG)
+        assert bundle.read_fast(Part(0), 0, 5)
+        spoil(own, 0)
+        deadline = time.monotonic() + HANG
+        while bundle.read_fast(Part(0), 0, 5) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert_failed(bundle, Part(0))
 
 
 def assert_failed(bundle: Bundle, part: Part) -> None:

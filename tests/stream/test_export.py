@@ -15,6 +15,7 @@ import pytest
 
 from bundlefs import DirectorySink, Metadata, Sink, State
 from bundlefs.bundle import Bundle, Engine
+from bundlefs.entries import Entry
 from bundlefs.errors import ImageChangedError
 from bundlefs.export import Export, Tap
 from bundlefs.image import Image
@@ -354,6 +355,26 @@ def test_an_image_that_changes_is_no_bundle(noisy: Path, tmp_path: Path) -> None
         time.sleep(1)
         assert (sink.files, sink.loose) == (before, [])
     assert not [name for name in sink.files if "manifest" in name]
+
+
+def test_an_image_that_changes_before_the_manifest_has_none(noisy: Path, tmp_path: Path) -> None:
+    image = tmp_path / "disk"
+    image.write_bytes(noisy.read_bytes())
+    sink = DirectorySink(tmp_path / "dest")
+    with exporting(image, sink) as run:
+        complete = run.bundle.entries
+
+        def spoiled() -> tuple[Entry, ...]:
+            image.with_name("other").write_bytes(b"another")
+            image.with_name("other").rename(image)
+            return complete()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run.bundle, "entries", spoiled)
+            with pytest.raises(ImageChangedError):
+                run.export.run()
+    assert len(contents(sink.folder)) > 0
+    assert not list(sink.folder.glob("*.xml"))
 
 
 def test_a_stuck_sink_holds_the_bundle_up(noisy: Path, parts: dict[str, bytes]) -> None:
