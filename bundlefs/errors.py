@@ -1,14 +1,20 @@
-"""The exception tree. It imports nothing, so that every layer may raise.
+"""The exception tree. It imports next to nothing, so that every layer may raise.
 
 The text of each error is for a person: what was wrong, with which value, and
-what to do about it. No secret ever goes into one.
+what to do about it. No secret ever goes into one. It is safe to print, whatever
+the names in it are made of.
 """
+
+from bundlefs.escapes import escaped
 
 
 class BundlefsError(Exception):
     """Anything that bundlefs refuses or fails to do. Ends a command with `exit_code`."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return escaped(super().__str__())
 
 
 class UsageError(BundlefsError):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundlefs.errors import BundleError
+from bundlefs.escapes import quoted
 from bundlefs.manifest_xml import (
     CONTROL,
     DIGEST,
@@ -104,11 +105,11 @@ def read_manifest(path: str | Path) -> BundleManifest:
             data = file.read(LONGEST_MANIFEST + 1)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = getattr(error, "strerror", None) or error
-        raise BundleError(f"cannot read the manifest {str(path)!r}: {reason}") from error
+        raise BundleError(f"cannot read the manifest {quoted(str(path))}: {reason}") from error
     try:
         return parse_manifest(data)
     except BundleError as error:
-        raise BundleError(f"the manifest {str(path)!r} cannot be used: {error}") from error
+        raise BundleError(f"the manifest {quoted(str(path))} cannot be used: {error}") from error
 
 
 def parse_manifest(data: bytes) -> BundleManifest:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bundlefs import __version__
+from bundlefs.escapes import escaped
 
 _METRICS = (
     ("image_size", "image_bytes", "gauge", "Size of the image."),
@@ -17,6 +18,8 @@ _METRICS = (
     ("pass_seconds", "pass_seconds", "gauge", "Seconds that the index pass has taken."),
 )
 """Field of the status, name after `bundlefs_`, type, help."""
+
+_IN_LABELS = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 _PHASES = ("unopened", "opening", "idle", "indexing", "complete", "failed")
 
@@ -44,5 +47,5 @@ def _metric(name: str, kind: str, about: str, samples: Mapping[str, object]) -> 
 
 
 def _label(value: str) -> str:
-    shown = value.encode("utf-8", "replace").decode()
-    return shown.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    # Of the names that are not UTF-8 no two may become the same label.
+    return escaped(value, keep="\n").translate(_IN_LABELS)

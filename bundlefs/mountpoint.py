@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bundlefs.errors import MountError
+from bundlefs.escapes import quoted
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,9 @@ def _require_empty(path: Path, where: Path) -> None:
     if os.path.ismount(where):
         raise MountError(f"mountpoint {path} is already a mount; choose another or unmount it")
     if names:
-        raise MountError(f"mountpoint {path} is not empty ({names[0]!r} is in it); choose another")
+        raise MountError(
+            f"mountpoint {path} is not empty ({quoted(names[0])} is in it); choose another"
+        )
 
 
 def _remedy(path: Path, error: OSError) -> str:
@@ -123,7 +126,7 @@ def unmount(path: Path, *, lazy: bool) -> None:
         raise MountError(f"{path} is not a bundlefs mount; `findmnt -t {FS_TYPE}` lists them")
     process = _process_of(where)
     command = [*_unmounter(lazy=lazy), str(where)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # argv, no shell
+    done = _said(command)
     if done.returncode:
         raise MountError(
             f"cannot unmount {path}: {done.stderr.strip()}; `fuser -vm {path}` shows who uses it,"
@@ -137,11 +140,22 @@ def in_use(where: Path) -> str | None:
     """Unmount if nobody uses the mount; give what the system says where that fails."""
     try:
         command = [*_unmounter(lazy=False), str(where)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # argv, no shell
+        done = _said(command)
     except (MountError, OSError) as error:
         return str(error)
     # It may have been unmounted a moment ago by somebody else.
     return done.stderr.strip() if done.returncode and find_mount(where) == FS_TYPE else None
+
+
+def _said(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command and keep what it says; it may repeat a name that is not UTF-8."""
+    return subprocess.run(  # noqa: S603  # argv, no shell
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        check=False,
+    )
 
 
 def _unmounter(*, lazy: bool) -> list[str]:

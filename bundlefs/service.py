@@ -18,6 +18,7 @@ from pathlib import Path
 import trio
 
 from bundlefs.errors import MountError
+from bundlefs.escapes import escaped
 from bundlefs.mountpoint import read_status
 from bundlefs.views import Shown
 
@@ -47,10 +48,11 @@ class Notifier:
         """Send fields of sd_notify(3), for instance READY=1."""
         if not self._address:
             return
-        text = "\n".join(f"{name}={value}" for name, value in fields.items())
+        # A line break in a name would begin a field of its own.
+        text = "\n".join(f"{name}={escaped(str(value))}" for name, value in fields.items())
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-                out.sendto(text.encode("utf-8", "replace"), self._address)
+                out.sendto(text.encode(), self._address)
         except OSError as error:
             log.warning("the service manager does not take %r: %s", text, error)
 

@@ -169,7 +169,7 @@ class Lock:
         except FileNotFoundError:
             pass
         except OSError as error:
-            holder = os.pread(file, 4096, 0).decode("utf-8", "replace")
+            holder = os.pread(file, 4096, 0).decode("utf-8", "surrogateescape")
             # Who has not signed is on the way in, or only looks (`in_use`).
             if holder or time.monotonic() > deadline:
                 os.close(file)
@@ -181,7 +181,7 @@ class Lock:
         """Leave word of who has it, where there is room for it: nothing depends on it."""
         with suppress(OSError):
             os.ftruncate(self._file, 0)
-            os.pwrite(self._file, holder.encode("utf-8", "replace"), 0)
+            os.pwrite(self._file, holder.encode("utf-8", "surrogateescape"), 0)
 
     def close(self) -> None:
         """Release it. The file stays: who has it open already would lock what nobody finds."""

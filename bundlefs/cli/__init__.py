@@ -14,9 +14,9 @@ import sys
 from collections.abc import Sequence
 
 from bundlefs import __version__
-from bundlefs.cli.common import reported
+from bundlefs.cli import streams
+from bundlefs.cli.common import Parser, reported
 from bundlefs.cli.mountopts import as_command
-from bundlefs.daemon import stand_in_for_closed_streams
 
 COMMANDS = (
     "mount",
@@ -34,7 +34,7 @@ COMMANDS = (
 
 def parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     """Give the parser of these commands."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="bundlefs",
         description="Show a raw disk image as an EC2 instance-store bundle: a read-only directory"
         " of part files and manifests, made as they are read. Any copy tool uploads it.",
@@ -49,7 +49,7 @@ def parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and give its exit code. Every error is one line on stderr."""
-    stand_in_for_closed_streams()
+    streams.prepare()
     if "_ARGCOMPLETE" in os.environ:
         from bundlefs.cli.completers import answer  # noqa: PLC0415  # only a shell's question does
 

@@ -18,6 +18,7 @@ from bundlefs.cli.mount import add_bundle_options, add_state_options, add_work_o
 from bundlefs.cli.mountopts import add_log_options
 from bundlefs.cli.opening import open_image, open_state, warn_of_size
 from bundlefs.cli.progress import shown
+from bundlefs.cli.streams import say
 from bundlefs.errors import BundlefsError, UsageError
 from bundlefs.export import Export, Tap
 from bundlefs.recipe import Recipe
@@ -125,10 +126,7 @@ def _spooled(pipe: BinaryIO) -> Iterator[Path]:
     with ExitStack() as stack:
         try:
             file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="bundlefs-"))
-            print(
-                f"bundlefs: warning: no --size, so the image is kept in {file.name} first",
-                file=sys.stderr,
-            )
+            say(f"warning: no --size, so the image is kept in {file.name} first")
             shutil.copyfileobj(pipe, file, _PIECE)
             file.flush()
         except OSError as error:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tqdm import tqdm
-
+from bundlefs.cli.bars import Bar
 from bundlefs.cli.common import positive
 from bundlefs.cli.passphrase import add_passphrase_options, passphrase
 from bundlefs.unbundle import Progress
@@ -61,7 +60,7 @@ def parts_folder(arguments: argparse.Namespace) -> Path:
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """Show on a terminal how far a pass over the parts is."""
-    with tqdm(
+    with Bar(
         unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None, file=sys.stderr
     ) as bar:
 

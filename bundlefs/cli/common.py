@@ -3,16 +3,17 @@
 import argparse
 import errno
 import logging
-import os
 import re
 import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
+from bundlefs.cli.streams import STDOUT, say, settle
 from bundlefs.errors import BundlefsError, MountError
+from bundlefs.escapes import escaped
 from bundlefs.keys import load_public_key
 from bundlefs.regions import Cert
 
@@ -20,6 +21,14 @@ log = logging.getLogger(__name__)
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors, which repeat what was given, are safe to print."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong, and end with code 2."""
+        super().error(escaped(message))
 
 
 class Subparsers(Protocol):
@@ -94,16 +103,24 @@ def needs_fuse() -> Iterator[None]:
 def reported(work: Callable[[], int]) -> int:
     """Do `work` and give its exit code; every error that a user can cause is one line."""
     try:
-        code = work()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Nobody reads on (`| head`); what is still in the buffer must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        return _flushed(work)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except Exception as error:  # noqa: BLE001  # nobody is above, and all of it is told
         return _report(_alone(error))
+    finally:
+        settle()
+
+
+def _flushed(work: Callable[[], int]) -> int:
+    """Do `work`, and see that its result is out before its end is called a success."""
+    try:
+        code = work()
+    except SystemExit:
+        # argparse has shown its help.
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
     return code
 
 
@@ -117,6 +134,9 @@ def _alone(error: Exception) -> Exception:
 def _report(error: Exception) -> int:
     """Print an error as a line and give the exit code; who might mend a bug gets all of it."""
     code, text = 1, str(error)
+    if _is_unread(error):
+        # `| head` has seen enough.
+        return _BROKEN_PIPE
     if isinstance(error, BundlefsError):
         code = error.exit_code
     elif isinstance(error, OSError):
@@ -125,8 +145,13 @@ def _report(error: Exception) -> int:
     else:
         log.error("unexpected error", exc_info=error)
         text = f"unexpected error: {error!r}"
-    print(f"bundlefs: {text}", file=sys.stderr)
+    say(text)
     return code
+
+
+def _is_unread(error: Exception) -> bool:
+    """Tell whether stdout's reader is gone, be it that the error is another's consequence."""
+    return isinstance(error, BrokenPipeError) and error.filename in (None, STDOUT)
 
 
 def _in_words(error: OSError) -> str:

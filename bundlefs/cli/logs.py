@@ -8,10 +8,11 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from tqdm import tqdm
-
+from bundlefs.cli.bars import Bar
 from bundlefs.errors import UsageError
+from bundlefs.escapes import STREAM_ERRORS, escaped
 
 _SYSLOG = Path("/dev/log")
 
@@ -28,7 +29,7 @@ def _handlers(arguments: argparse.Namespace) -> list[logging.Handler]:
     stderr = _AboveTheBar()
     journal = _Journal("%(message)s") if _to_journal() else None
     stderr.setFormatter(
-        _json(arguments) or journal or logging.Formatter("bundlefs: %(levelname)s: %(message)s")
+        _json(arguments) or journal or _Lines("bundlefs: %(levelname)s: %(message)s")
     )
     if arguments.foreground and not arguments.log_file:
         return [stderr]
@@ -44,15 +45,15 @@ def _kept(path: Path | None) -> logging.Handler | None:
     handler: logging.Handler
     if path:
         try:
-            handler = logging.FileHandler(path, encoding="utf-8")
+            handler = logging.FileHandler(path, encoding="utf-8", errors=STREAM_ERRORS)
         except OSError as error:
             raise UsageError(f"--log-file {path}: {error.strerror}") from error
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
+        handler.setFormatter(_Lines("%(asctime)s %(levelname)s: %(message)s"))
         return handler
     if not _SYSLOG.exists():
         return None
     handler = logging.handlers.SysLogHandler(str(_SYSLOG))
-    handler.setFormatter(logging.Formatter("bundlefs[%(process)d]: %(levelname)s: %(message)s"))
+    handler.setFormatter(_Lines("bundlefs[%(process)d]: %(levelname)s: %(message)s"))
     return handler
 
 
@@ -69,7 +70,19 @@ def _json(arguments: argparse.Namespace) -> logging.Formatter | None:
     return _Json() if arguments.log_format == "json" else None
 
 
-class _Json(logging.Formatter):
+class _Lines(logging.Formatter):
+    """A line for each record, whatever is in the names; what follows it is set in: a traceback."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's
+        record.message = escaped(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802  # logging's
+        text = escaped(super().formatException(ei), keep="\n")
+        return "\n".join(f"  {line}" for line in text.split("\n"))
+
+
+class _Json(_Lines):
     """An object a line: time (RFC 3339, UTC), level, logger, message, and an exception's text."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -77,14 +90,14 @@ class _Json(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": escaped(record.getMessage()),
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(fields)
 
 
-class _Journal(logging.Formatter):
+class _Journal(_Lines):
     """Lines with the priorities of sd-daemon(3); the journal adds the time by itself."""
 
     _PRIORITIES = (
@@ -96,7 +109,7 @@ class _Journal(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         level = next((code for least, code in self._PRIORITIES if record.levelno >= least), 7)
-        return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines())
+        return "\n".join(f"<{level}>{line}" for line in super().format(record).split("\n"))
 
 
 class _AboveTheBar(logging.Handler):
@@ -108,6 +121,6 @@ class _AboveTheBar(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            tqdm.write(self.format(record), file=sys.stderr)
+            Bar.write(self.format(record), file=sys.stderr)
         except Exception:  # noqa: BLE001  # what the library's own handlers do
             self.handleError(record)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bundlefs.cli.bundles import PIPE, add_key_arguments, load_keys
 from bundlefs.cli.common import Subparsers, read_certs
+from bundlefs.cli.streams import tell
 from bundlefs.errors import BundleError, UsageError
 from bundlefs.keys import Secret, UserKeys, sign, wrap
 from bundlefs.manifest import Contents, Metadata, WrappedSecrets, parse_mapping, render
@@ -116,7 +117,7 @@ def _write(text: bytes, to: Recipient, arguments: argparse.Namespace, *, several
     path = (output / to.filename if output.is_dir() else output).absolute()
     with written(path), NewFile(path, force=arguments.force) as new:
         _put(text, SparseFile(new.file, sparse=False))
-    print(f"{path}: for {', '.join(to.regions) or 'the standard key'}", file=sys.stderr)
+    tell(f"{path}: for {', '.join(to.regions) or 'the standard key'}")
 
 
 def _put(text: bytes, sink: Sink) -> None:

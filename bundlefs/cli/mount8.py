@@ -9,12 +9,12 @@ import argparse
 from collections.abc import Sequence
 
 from bundlefs import cli
+from bundlefs.cli import streams
 from bundlefs.cli.bundles import load_keys
-from bundlefs.cli.common import reported
+from bundlefs.cli.common import Parser, reported
 from bundlefs.cli.mount import check_folder, read_recipe
 from bundlefs.cli.mountopts import meant_by
 from bundlefs.cli.opening import open_image
-from bundlefs.daemon import stand_in_for_closed_streams
 from bundlefs.errors import UsageError
 from bundlefs.manifest_reader import read_manifest
 from bundlefs.mountpoint import check_mountpoint
@@ -26,7 +26,7 @@ _USAGE, _FAILED = 1, 32
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Mount as mount(8) asks, and give its exit codes."""
-    stand_in_for_closed_streams()
+    streams.prepare()
     try:
         code = reported(lambda: _run(_parser().parse_args(argv)))
     except SystemExit as ended:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mount.bundlefs",
         description="Mount as mount(8) asks for the type bundlefs; use that, or `bundlefs mount`.",
         allow_abbrev=False,

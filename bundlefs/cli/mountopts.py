@@ -10,11 +10,12 @@ import difflib
 import itertools
 import os
 import re
-import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from bundlefs.cli.streams import say
 from bundlefs.errors import UsageError
+from bundlefs.escapes import quoted
 
 _FSNAME = "fsname"
 _ACCESS = ("allow_other", "allow_root", "default_permissions", "auto_unmount")
@@ -74,7 +75,7 @@ def as_command(words: Sequence[str], commands: Collection[str]) -> list[str]:
     if len(operands) == 2 and ("/" in words[0] or os.path.exists(words[0])):  # noqa: PLR2004, PTH110  # IMAGE and DIR; Path's raises
         return [meant_by(words), *words]
     raise UsageError(
-        f"{words[0]!r} is neither a command nor an image"
+        f"{quoted(words[0])} is neither a command nor an image"
         + (_nearest(words[0], commands) or "; `bundlefs --help` lists the commands")
     )
 
@@ -143,14 +144,16 @@ def _hand_over(
             parser._check_value(action, value)  # noqa: SLF001  # its choices
         action(parser, namespace, value, action.option_strings[-1])
     except argparse.ArgumentError as error:
-        raise UsageError(f"mount option {option!r}: {error.message}") from error
+        raise UsageError(f"mount option {quoted(option)}: {error.message}") from error
 
 
 def _check_value(option: str, given: str | None, *, wanted: bool) -> None:
     if wanted and given is None:
-        raise UsageError(f"mount option {option!r} needs a value: {option}=...")
+        raise UsageError(f"mount option {quoted(option)} needs a value: {option}=...")
     if given is not None and not wanted:
-        raise UsageError(f"mount option {option!r}: {option.partition('=')[0]} takes no value")
+        raise UsageError(
+            f"mount option {quoted(option)}: {option.partition('=')[0]} takes no value"
+        )
 
 
 def _is_dropped(name: str, parser: argparse.ArgumentParser) -> bool:
@@ -163,10 +166,10 @@ def _refuse(name: str, parser: argparse.ArgumentParser, *, sloppy: bool) -> None
     options = parser._option_string_actions  # noqa: SLF001  # as in long_option()
     names = [each.removeprefix("--") for each in options if long_option(parser, each[2:])]
     near = _nearest(name, [*names, *_TO_FUSE, _FSNAME])
-    text = f"unknown mount option {name!r}{near or f'; `{parser.prog} --help` has all'}"
+    text = f"unknown mount option {quoted(name)}{near or f'; `{parser.prog} --help` has all'}"
     if not sloppy:
         raise UsageError(text)
-    print(f"bundlefs: warning: {text}; ignored", file=sys.stderr)
+    say(f"warning: {text}; ignored")
 
 
 def _nearest(name: str, names: Collection[str]) -> str:

@@ -1,12 +1,12 @@
 """What a mount and `bundlefs bundle` begin with: the image and its state."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from bundlefs.cli.common import human
+from bundlefs.cli.streams import say
 from bundlefs.image import Source
 from bundlefs.recipe import Recipe, wanted
 from bundlefs.sources import open_source
@@ -39,7 +39,7 @@ def _points_path(arguments: argparse.Namespace, path: Path) -> Path | None:
 
 def print_warning(text: str) -> None:
     """Tell who waits for the command."""
-    print(f"bundlefs: warning: {text}", file=sys.stderr)
+    say(f"warning: {text}")
 
 
 def warn_of_size(

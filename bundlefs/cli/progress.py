@@ -6,9 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tqdm import tqdm
-
 from bundlefs.bundle import Bundle
+from bundlefs.cli.bars import Bar
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ class _Bar:
     """A progress bar that is there while the index pass is."""
 
     def __init__(self) -> None:
-        self._bar = tqdm(unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None)
+        self._bar = Bar(unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None)
         self._bar.clear()
 
     def __call__(self, bundle: Bundle) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bundlefs import statefile
 from bundlefs.cli.common import Subparsers, human
+from bundlefs.cli.streams import show
 from bundlefs.codec.deflate import BLOCK_SIZE
 from bundlefs.errors import StateError
 from bundlefs.state import default_folder, forget, in_use, points_path
@@ -99,7 +100,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     elif rows:
         _print_table(rows)
     else:
-        print(f"nothing in {default_folder()}")
+        show(f"nothing in {default_folder()}")
     return 0
 
 
@@ -119,10 +120,10 @@ def _facts(kept: _Kept) -> dict[str, str]:
 
 def _print_table(rows: Iterable[dict[str, str]]) -> None:
     for row in rows:
-        print(row["image"])
+        show(row["image"])
         for name, value in row.items():
             if name != "image":
-                print(f"    {name:8} {value}")
+                show(f"    {name:8} {value}")
 
 
 def _progress(contents: Contents) -> str:
@@ -144,9 +145,10 @@ def run_show(arguments: argparse.Namespace) -> int:
         if kept.contents:
             names = ", ".join(kept.contents.recipients)
             rendered = ", ".join(kept.contents.manifests) or "none yet"
-            print(f"    manifests: {names} (rendered: {rendered})\n    it depends on")
+            show(f"    manifests: {names} (rendered: {rendered})")
+            show("    it depends on")
             for name, value in kept.contents.terms.items():
-                print(f"        {name}: {value}")
+                show(f"        {name}: {value}")
     return 0
 
 
@@ -154,5 +156,5 @@ def run_forget(arguments: argparse.Namespace) -> int:
     """Remove the states of an image, or one file."""
     for kept in _find(arguments.what):
         forget(kept.path)
-        print(f"forgot {kept.path}")
+        show(f"forgot {kept.path}")
     return 0

@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from bundlefs.cli.bars import Bar, ascii_only
 from bundlefs.cli.common import Subparsers, human, positive
+from bundlefs.cli.streams import say
 from bundlefs.errors import MountError
+from bundlefs.escapes import escaped
 from bundlefs.mountpoint import read_status
 
 _PHASES = {
@@ -68,7 +69,7 @@ def _watch(arguments: argparse.Namespace, status: dict[str, Any]) -> int:
         try:
             status = read_status(arguments.mountpoint)
         except MountError:
-            print(f"bundlefs: the mount at {arguments.mountpoint} has ended", file=sys.stderr)
+            say(f"the mount at {arguments.mountpoint} has ended")
             return 0
 
 
@@ -109,7 +110,7 @@ def describe(status: dict[str, Any]) -> str:
         lines.append(bar(status))
     if status["error"]:
         lines.append(f"error     {status['error']}")
-    return "\n".join(lines)
+    return "\n".join(map(escaped, lines))
 
 
 def _line(image: dict[str, Any]) -> str:
@@ -140,7 +141,7 @@ def _opened(status: dict[str, Any]) -> list[str]:
 
 def bar(status: dict[str, Any]) -> str:
     """Draw how far the index pass is."""
-    return tqdm.format_meter(
+    return Bar.format_meter(
         status["tar_bytes_done"],
         status["tar_size"],
         status["pass_seconds"],
@@ -148,4 +149,5 @@ def bar(status: dict[str, Any]) -> str:
         unit_scale=True,
         unit_divisor=1024,
         ncols=78,
+        ascii=ascii_only(sys.stdout),
     )

@@ -14,6 +14,7 @@ from bundlefs.cli.bundles import (
     progress_bar,
 )
 from bundlefs.cli.common import Subparsers, human
+from bundlefs.cli.streams import tell
 from bundlefs.manifest_reader import read_manifest
 from bundlefs.parts import PartFiles
 from bundlefs.unbundle import NewFile, Pass, Passed, Pipe, Sink, SparseFile, file_name, written
@@ -59,5 +60,5 @@ def run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with written(output), NewFile(output.absolute(), force=arguments.force) as new:
         passed = into(SparseFile(new.file, sparse=arguments.sparse))
-    print(f"{output}: {human(passed.member.size)}, all digests hold", file=sys.stderr)
+    tell(f"{output}: {human(passed.member.size)}, all digests hold")
     return 0

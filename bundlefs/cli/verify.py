@@ -12,6 +12,7 @@ from bundlefs.cli.bundles import (
     progress_bar,
 )
 from bundlefs.cli.common import Subparsers, human
+from bundlefs.cli.streams import show
 from bundlefs.errors import BundleError
 from bundlefs.manifest_reader import BundleManifest, read_manifest
 from bundlefs.parts import PartFiles
@@ -46,14 +47,14 @@ class _Report:
             found = look()
         except BundleError as error:
             self.failed = True
-            print(f"FAILED   {what}: {error}")
+            show(f"FAILED   {what}: {error}")
             return False
-        print(f"ok       {what}: {found}")
+        show(f"ok       {what}: {found}")
         return True
 
     def skip(self, what: str, why: str) -> None:
         """Print why something was not checked."""
-        print(f"skipped  {what}: {why}")
+        show(f"skipped  {what}: {why}")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     manifest = read_manifest(arguments.manifest)
     report = _Report()
     count = len(manifest.parts)
-    print(f"ok       manifest: {manifest.name}, version {manifest.version}, {count} parts")
+    show(f"ok       manifest: {manifest.name}, version {manifest.version}, {count} parts")
     _signature(report, manifest, keys)
     with Workers(arguments.jobs) as workers:
         _contents(report, manifest, keys, arguments, workers)
