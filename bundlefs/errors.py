@@ -31,6 +31,10 @@ class ImageError(BundlefsError):
     """The image cannot be opened or is of no use as one."""
 
 
+class FormError(ImageError):
+    """The image is in a form that is not read, or not whole: taken as raw bytes it could be."""
+
+
 class ImageChangedError(BundlefsError):
     """The image is no longer what it was when the bundle was made: ESTALE, for good."""
 

@@ -266,8 +266,8 @@ class Image:
         findings += self.identity.changes(Identity.of(self._descriptor))
         if findings:
             raise ImageChangedError(
-                f"image {self.path} was changed while in use: {', '.join(findings)}{where}; "
-                "unmount, and mount it again to bundle it as it is now"
+                f"image {self.path} was changed while in use: {', '.join(findings)}{where};"
+                f" {_what_to_do(findings)}"
             )
 
 
@@ -296,6 +296,18 @@ def _why_not_opened(path: Path, error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"no permission to read image {path}: run as a user who may, or change its mode"
     return f"cannot open image {path}: {error.strerror}; check the path and its file system"
+
+
+def _what_to_do(findings: list[str]) -> str:
+    advice = "unmount, and mount it again to bundle it as it is now"
+    if all(finding.startswith(("mtime", "ctime")) for finding in findings):
+        # A cluster answers with the times of one copy or of another [GlusterFS without ctime].
+        advice += (
+            "; if nobody has touched it, its storage does not keep times steady (GlusterFS, some"
+            " network file systems), and that will not help: copy it to a local disk, or export"
+            " it as a block device"
+        )
+    return advice
 
 
 def _settling_ns(identity: Identity, now_ns: int) -> int:

@@ -16,7 +16,7 @@ from bundlefs.cli.common import Subparsers, size
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.mount import add_bundle_options, add_state_options, add_work_options, read_recipe
 from bundlefs.cli.mountopts import add_log_options
-from bundlefs.cli.opening import open_image, open_state, warn_of_size
+from bundlefs.cli.opening import open_image, open_state, require_raw_pipe, warn_of_size
 from bundlefs.cli.progress import shown
 from bundlefs.cli.streams import say
 from bundlefs.errors import BundlefsError, UsageError
@@ -107,9 +107,12 @@ def _from_pipe(arguments: argparse.Namespace, recipe: Recipe, pipe: BinaryIO) ->
         jobs=arguments.jobs,
         user_keys=recipe.user_keys,
     ) as writer:
+        data = pipe.read(_PIECE)
+        require_raw_pipe(arguments, data)
         _remove_manifests(arguments, recipe)
-        while data := pipe.read(_PIECE):
+        while data:
             writer.write(data)
+            data = pipe.read(_PIECE)
     for to in recipe.recipients:
         writer.write_manifest_for(recipe.metadata, to)
 

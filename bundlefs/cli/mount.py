@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import shlex
 from pathlib import Path
 
 from bundlefs.cli.common import Subparsers, needs_fuse, positive, read_certs, reported, size
@@ -14,6 +15,7 @@ from bundlefs.keys import UserKeys, fingerprint
 from bundlefs.manifest import Metadata, parse_mapping
 from bundlefs.recipe import Recipe, check_prefix
 from bundlefs.regions import recipients
+from bundlefs.sources.foreign import bundle_of
 from bundlefs.state import default_folder
 from bundlefs.store import DEFAULT_CACHE_SIZE
 from bundlefs.workers import default_jobs
@@ -70,7 +72,8 @@ def add_bundle_options(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "raw"),
         default="auto",
         help="auto: IMAGE may be raw, gzip, bzip2, xz, zstd, qcow2, vmdk or vdi, as its first bytes"
-        " tell; raw: take it as it is (default: auto)",
+        " tell, and what is known to be no disk is refused; raw: take it as it is (default: auto;"
+        " a kernel or ramdisk is always taken as it is)",
     )
     add("--no-sparse", action="store_true", help="store holes of the image as zeros")
     add("--no-size-limit", action="store_true", help="do not warn of an image over 10 GiB")
@@ -180,9 +183,22 @@ def check_folder(arguments: argparse.Namespace) -> None:
             f"--eager: {folder} is a folder of images, and each is begun when it is looked into"
         )
     try:
-        os.listdir(folder)  # noqa: PTH208  # its OSErrors carry the text we show
+        names = os.listdir(folder)  # noqa: PTH208  # its OSErrors carry the text we show
     except OSError as error:
         raise ImageError(f"cannot read the folder of images {folder}: {error.strerror}") from error
+    if arguments.source != "raw":
+        _require_no_bundle(folder, names)
+
+
+def _require_no_bundle(folder: Path, names: list[str]) -> None:
+    """Refuse the folder of a bundle: each of its parts would be made a bundle of its own."""
+    manifests = (bundle_of(folder / name) for name in sorted(names))
+    if manifest := next(filter(None, manifests), None):
+        raise ImageError(
+            f"{folder} is no folder of images, but has a bundle in it: bundlefs open"
+            f" {shlex.quote(str(manifest))} MOUNTPOINT shows the image that is in that; if there"
+            " are images beside it, move it away (--source raw takes every file as it is)"
+        )
 
 
 def read_recipe(arguments: argparse.Namespace) -> Recipe:

@@ -1,15 +1,16 @@
 """What a mount and `bundlefs bundle` begin with: the image and its state."""
 
 import argparse
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bundlefs.cli.common import human
 from bundlefs.cli.streams import say
+from bundlefs.errors import FormError
 from bundlefs.image import Source
 from bundlefs.recipe import Recipe, wanted
-from bundlefs.sources import open_source
+from bundlefs.sources import open_source, require_raw
 from bundlefs.state import State, default_path, open_file, points_path
 
 MAX_ROOT_SIZE = 10 << 30
@@ -22,7 +23,29 @@ def open_image(arguments: argparse.Namespace, path: Path, *, lasting: bool = Tru
     `lasting` tells that `path` is going to name the same image the next time.
     """
     kept = _points_path(arguments, path) if lasting else None
-    return open_source(path, raw=arguments.source == "raw", kept=kept)
+    with _told_of_raw():
+        return open_source(path, raw=_as_it_is(arguments), kept=kept)
+
+
+def _as_it_is(arguments: argparse.Namespace) -> bool:
+    """Tell whether the bytes of the file are the image; a kernel or ramdisk is no disk."""
+    return bool(arguments.source == "raw" or arguments.type in ("kernel", "ramdisk"))
+
+
+@contextmanager
+def _told_of_raw() -> Iterator[None]:
+    """Add to an error the option that takes the file in spite of it."""
+    try:
+        yield
+    except FormError as error:
+        raise FormError(f"{error} (--source raw takes the file as it is)") from error
+
+
+def require_raw_pipe(arguments: argparse.Namespace, head: bytes) -> None:
+    """Refuse an image from standard input that begins with `head`, if it is known to be no disk."""
+    if not _as_it_is(arguments):
+        with _told_of_raw():
+            require_raw(head)
 
 
 def _points_path(arguments: argparse.Namespace, path: Path) -> Path | None:

@@ -12,21 +12,26 @@ something that reads as the raw image does. How:
   and again. So there is one way for all, by decoders of the standard library.
 - qcow2, vmdk, vdi: `qemu-nbd` serves the disk inside at a socket, without a copy.
 
+What is known not to be a disk (`foreign`) is refused by its name, in a file, on a
+device, or inside one of the above: a bundle of it could not be launched.
+
 What must not change is the file that was opened: each read compares, as with a
-raw image. A block device is always taken as raw: nothing tells of a write to it.
+raw image. On a block device nothing tells of a write, so it is taken as raw or
+not at all.
 """
 
 import os
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 
-from bundlefs.errors import ImageError
+from bundlefs.errors import FormError, ImageError
 from bundlefs.image import Image, Source
-from bundlefs.sources import forms, gzipped, qemu, spool, unpack
+from bundlefs.sources import foreign, forms, gzipped, qemu, spool, unpack
 from bundlefs.sources.forms import Form
 from bundlefs.sources.inside import Content, InsideImage
 
-__all__ = ["open_source"]
+__all__ = ["open_source", "require_raw"]
 
 
 def open_source(
@@ -41,30 +46,62 @@ def open_source(
         kept: a private file for what a compressed file's next mount is to know.
 
     Raises:
-        ImageError: it cannot be read, is damaged, or is of no use as an image.
+        FormError: it is in a form that is not read, or damaged.
+        ImageError: it cannot be read, or is of no use as an image.
         ImageChangedError: somebody wrote to it meanwhile.
     """
     with ExitStack() as stack:
         file = stack.enter_context(Image.open(path))
-        form = Form.RAW if raw or file.identity.is_block_device else _form(file)
+        form = Form.RAW if raw else _form(file)
         source = file if form is Form.RAW else _inside(file, form, spool_dir, kept)
         stack.pop_all()
     return source
 
 
+def require_raw(head: bytes, where: str = "standard input") -> None:
+    """Refuse what comes through a pipe, and begins with `head`, if it is known to be no disk.
+
+    Raises:
+        FormError: it is not raw, and a pipe can be read in no other form.
+    """
+    head, path = head[: forms.HEAD_SIZE], Path("IMAGE")
+    if found := foreign.find(head, b""):
+        raise FormError(f"{where} is {found.refusal(path)}")
+    if (form := forms.of(head)) is not Form.RAW:
+        raise FormError(_not_raw(where, form, str(path)))
+
+
 def _form(file: Image) -> Form:
+    if manifest := foreign.bundle_of(file.path):
+        raise FormError(
+            f"image {file.path} is a part of a bundle, not a raw image: bundlefs open"
+            f" {shlex.quote(str(manifest))} MOUNTPOINT shows the image that is in it"
+        )
     try:
         # Not by `read`: the image's counter is of what is bundled.
-        return forms.of(os.pread(file.fileno(), forms.HEAD_SIZE, 0))
+        head = os.pread(file.fileno(), forms.HEAD_SIZE, 0)
+        tail = os.pread(file.fileno(), foreign.TAIL_SIZE, max(file.size - foreign.TAIL_SIZE, 0))
     except OSError as error:
         raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error
+    if found := foreign.find(head, tail):
+        raise FormError(f"image {file.path} is {found.refusal(file.path)}")
+    form = forms.of(head)
+    if form is not Form.RAW and file.identity.is_block_device:
+        raise FormError(_not_raw(f"on device {file.path}", form, shlex.quote(str(file.path))))
+    return form
+
+
+def _not_raw(where: str, form: Form, path: str) -> str:
+    return (
+        f"{where} is {form.value}, not a raw image, and that can be read from a file alone:"
+        f" make a raw image of it: {forms.command(form, path)}"
+    )
 
 
 def _inside(file: Image, form: Form, spool_dir: Path | None, kept: Path | None) -> InsideImage:
     content = _content(file, form, spool_dir or spool.default_folder(), kept)
     try:
-        if form in unpack.CODECS:
-            _require_image(file, form, content)
+        _require_disk(file, form, content)
         return InsideImage(file, content)
     except BaseException:
         content.close()
@@ -79,13 +116,15 @@ def _content(file: Image, form: Form, folder: Path, kept: Path | None) -> Conten
     return qemu.serve(file, form)
 
 
-def _require_image(file: Image, form: Form, content: Content) -> None:
+def _require_disk(file: Image, form: Form, content: Content) -> None:
     """Refuse what would come out as a bundle of a file that is no disk."""
-    head = content.read(0, min(content.size, forms.HEAD_SIZE))
-    found = forms.of(head)
-    if found is not Form.RAW or forms.is_tar(head):
-        what = found.value if found is not Form.RAW else "a tar archive"
-        raise ImageError(
-            f"image {file.path}: inside the {form.value} file is {what}, not a raw image: unpack"
-            " it first, and give the image that is in it"
-        )
+    length = min(content.size, forms.HEAD_SIZE)
+    try:
+        head = content.read(0, length)
+        # The end of a gzip file is far to reach, and `GzippedImage` has seen it.
+        tail = b"" if form is Form.GZIP else content.read(content.size - length, length)
+    except OSError as error:
+        raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error
+    found, inner = foreign.find(head, tail), forms.of(head)
+    if found or inner is not Form.RAW:
+        raise foreign.inside(file.path, form.value, found.name if found else inner.value)

@@ -5,8 +5,6 @@ from enum import Enum
 HEAD_SIZE = 512
 """Bytes that all signatures lie within."""
 
-_TAR = (257, b"ustar")
-
 
 class Form(Enum):
     """A form that an image can have; the value is what a person calls it."""
@@ -40,6 +38,13 @@ _SIGNATURES = (
     (Form.VDI, 0x40, b"\x7f\x10\xda\xbe"),
 )
 
+_COMMANDS = {
+    Form.GZIP: "gunzip -c <{} >disk.raw",
+    Form.BZIP2: "bunzip2 -c <{} >disk.raw",
+    Form.XZ: "xz -dc <{} >disk.raw",
+    Form.ZSTD: "zstd -dc <{} >disk.raw",
+}
+
 
 def of(head: bytes) -> Form:
     """Tell the form of what begins with `head`, the first `HEAD_SIZE` bytes or all there are."""
@@ -49,7 +54,6 @@ def of(head: bytes) -> Form:
     return Form.RAW
 
 
-def is_tar(head: bytes) -> bool:
-    """Tell whether a tar archive begins so."""
-    offset, signature = _TAR
-    return head.startswith(signature, offset)
+def command(form: Form, path: str) -> str:
+    """Give the command that makes a raw image of a file or device in this form."""
+    return _COMMANDS.get(form, "qemu-img convert -O raw {} disk.raw").format(path)

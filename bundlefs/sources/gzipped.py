@@ -18,15 +18,16 @@ from pathlib import Path
 from bundlefs.errors import ImageError
 from bundlefs.image import Image
 from bundlefs.points import SPACING, GzipPoints, PointsFile
-from bundlefs.sources import unpack
+from bundlefs.sources import foreign, unpack
 from bundlefs.sources.forms import Form
 from bundlefs.spans import Span
 
 log = logging.getLogger(__name__)
 
 _MOST_POINTS = 4096
-_HEADER = struct.Struct("<32sQ")
-"""SHA-256 of the identity of the file, size of the image."""
+_HEADER = struct.Struct("<32sQQ")
+"""SHA-256 of the identity of the file, size of the image, bytes of the file that are its data."""
+_FORMAT = 2
 
 
 class GzippedImage:
@@ -40,10 +41,10 @@ class GzippedImage:
         self._file = file
         self._kept = PointsFile(kept) if kept else None
         known = self._known()
-        self.size, index = known or (_count(file), None)
+        self.size, self._end, index = known or (*_count(file), None)
         self._saved = known is not None
         spacing = SPACING * -(-self.size // (SPACING * _MOST_POINTS))
-        self._points = GzipPoints(_Spans(file), self._damaged, spacing, index)
+        self._points = GzipPoints(_Spans(file, self._end), self._damaged, spacing, index)
         self._closed = False
 
     def extents(self) -> tuple[Span, ...]:
@@ -68,15 +69,15 @@ class GzippedImage:
         self._closed = True
         grown = self._points.grown()
         if self._kept and (grown or not self._saved):
-            self._kept.save(_HEADER.pack(_tag(self._file), self.size) + (grown or b""))
+            self._kept.save(_head(self._file, self.size, self._end) + (grown or b""))
         self._points.close()
 
-    def _known(self) -> tuple[int, bytes | None] | None:
+    def _known(self) -> tuple[int, int, bytes | None] | None:
         data = self._kept.load() if self._kept else None
         if data is None or len(data) < _HEADER.size:
             return None
-        tag, size = _HEADER.unpack_from(data)
-        return (size, data[_HEADER.size :] or None) if tag == _tag(self._file) else None
+        tag, size, end = _HEADER.unpack_from(data)
+        return (size, end, data[_HEADER.size :] or None) if tag == _tag(self._file) else None
 
     def _damaged(self, what: str) -> ImageError:
         return ImageError(
@@ -86,11 +87,11 @@ class GzippedImage:
 
 
 class _Spans:
-    """The file as `GzipPoints` reads it."""
+    """The file as `GzipPoints` reads it, without what is behind its data."""
 
-    def __init__(self, file: Image) -> None:
+    def __init__(self, file: Image, end: int) -> None:
         self._file = file
-        self.size = file.size
+        self.size = end
 
     def read(self, span: Span) -> bytes:
         return self._file.read(span.start, span.length)
@@ -98,18 +99,30 @@ class _Spans:
 
 def _tag(file: Image) -> bytes:
     """Name a file as it is now; its device's number may be another after a reboot."""
-    return hashlib.sha256(repr(replace(file.identity, device=0)).encode()).digest()
+    about = (_FORMAT, replace(file.identity, device=0))
+    return hashlib.sha256(repr(about).encode()).digest()
 
 
-def _count(file: Image) -> int:
-    """Unpack a file to see that it is whole and how large; give the size."""
+def _head(file: Image, size: int, end: int) -> bytes:
+    return _HEADER.pack(_tag(file), size, end)
+
+
+def _count(file: Image) -> tuple[int, int]:
+    """Unpack a file to see that it is whole; return the size of the image and of the data."""
     log.info("%s is a gzip file of %d bytes: finding its size", file.path, file.size)
     start = time.monotonic()
+    data = unpack.Unpacked(file, Form.GZIP)
+    size, tail = 0, b""
     try:
-        size = sum(map(len, unpack.unpacked(file, Form.GZIP)))
+        for piece in data:
+            size += len(piece)
+            tail = (tail + piece[-foreign.TAIL_SIZE :])[-foreign.TAIL_SIZE :]
     except OSError as error:
         raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error
     if not size:
         raise ImageError(f"image {file.path}: the gzip file is empty inside (0 bytes)")
+    # Before anything is kept, since the next time nobody sees the end.
+    if found := foreign.find(b"", tail):
+        raise foreign.inside(file.path, Form.GZIP.value, found.name)
     log.info("%s: %d bytes inside, in %.1f s", file.path, size, time.monotonic() - start)
-    return size
+    return size, data.end

@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Self
 
-from bundlefs.errors import ImageError
+from bundlefs.errors import FormError, ImageError
 from bundlefs.image import Image
 from bundlefs.sources.forms import Form
 from bundlefs.sources.nbd import Connection, Disk
@@ -61,11 +61,10 @@ def serve(file: Image, form: Form) -> "QemuImage":
         raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error
     for tool in ("qemu-nbd", "qemu-img", "setpriv"):
         if shutil.which(tool) is None:
-            raise ImageError(
+            raise FormError(
                 f"image {file.path} is of the format {form.value}, and {tool}, which is needed to"
                 " read it, is not installed: on Debian and Ubuntu, apt install"
-                f" {'util-linux' if tool == 'setpriv' else 'qemu-utils'} (--source raw takes the"
-                " file as it is)"
+                f" {'util-linux' if tool == 'setpriv' else 'qemu-utils'}"
             )
     return QemuImage(file, form)
 

@@ -65,7 +65,7 @@ def _fill(file: Image, form: Form, folder: Path, descriptor: int) -> int:
     )
     start = time.monotonic()
     spool = _Spool(descriptor)
-    pieces = unpack.unpacked(file, form)
+    pieces = unpack.Unpacked(file, form)
     try:
         size = spool.write(pieces)
     except _SpoolError as error:

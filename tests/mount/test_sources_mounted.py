@@ -5,6 +5,7 @@ import filecmp
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import pytest
 from tests.conftest import KeyPair
 from tests.mount.commands import attempt, eventually, foreground, refusal
 from tests.support import oracles, sources
-from tests.support.mounts import Mount, detach, is_alive, mounted
+from tests.support.mounts import BUNDLEFS, Mount, detach, is_alive, mounted, settings
 from tests.support.sources import Originals
 
 OPTIONS = ("--level", "1")
@@ -175,3 +176,100 @@ def test_nothing_is_unpacked_for_a_mount_that_cannot_be(
     line = refusal("mount", image, tmp_path / "missing", code=1)
     assert "missing" in line
     assert time.monotonic() - start < 60
+
+
+# What is no raw disk
+
+
+@pytest.mark.parametrize("kind", ["vpc", "vhdx", "qcow"])
+def test_another_disk_is_refused_by_name_and_taken_if_told(
+    kind: str, raw: Path, user_keys: KeyPair, tmp_path: Path, mountpoint: Path
+) -> None:
+    image = tmp_path / "image"
+    sources.qemu(kind)(raw, image)
+    line = refusal("mount", image, mountpoint, code=1)
+    assert f"qemu-img convert -f {kind} -O raw {image} disk.raw (--source raw takes" in line
+    options = (*OPTIONS, "--user-key", user_keys.private, "--source", "raw")
+    with mounted(image, tmp_path / "mnt", *options) as mount:
+        secrets = oracles.secrets(mount.manifest(), user_keys.private)
+        oracles.compare_streaming(mount.parts(), secrets, image)
+
+
+def test_the_folder_of_a_bundle_is_no_folder_of_images(raw: Path, tmp_path: Path) -> None:
+    folder, mountpoint = tmp_path / "bundle", tmp_path / "mnt"
+    mountpoint.mkdir()
+    assert attempt("bundle", *OPTIONS, "--state", "none", raw, folder).code == 0
+    line = refusal("mount", folder, mountpoint, code=1)
+    assert f"bundlefs open {folder}/image.manifest.xml MOUNTPOINT" in line
+    line = refusal("mount", folder / "image.part.00", mountpoint, code=1)
+    assert "is a part of a bundle" in line
+    line = refusal("mount", folder / "image.manifest.xml", mountpoint, code=1)
+    assert "is a bundle's manifest" in line
+    with mounted(folder, mountpoint, "--source", "raw") as mount:
+        assert sorted(os.listdir(mount.path)) == ["image.manifest.xml", "image.part.00"]  # noqa: PTH208  # names
+
+
+def test_in_a_folder_the_others_go_on(raw: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    shutil.copyfile(raw, folder / "good")
+    sources.qemu("vpc")(raw, folder / "bad")
+    with mounted(folder, tmp_path / "mnt", *OPTIONS, "--log-file", tmp_path / "log") as mount:
+        with pytest.raises(OSError, match="Input/output error"):
+            list((mount.path / "bad").iterdir())
+        assert len(list((mount.path / "good").glob("image.part.*"))) == 1
+        [bad] = [one for one in mount.status()["images"] if one["name"] == "bad"]
+        assert "is a VHD, not a raw image" in bad["error"]
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_through_a_pipe(*, sized: bool, raw: Path, tmp_path: Path) -> None:
+    """Refused before anything in the folder is touched."""
+    image, folder = tmp_path / "image", tmp_path / "bundle"
+    sources.qemu("vpc")(raw, image)
+    assert attempt("bundle", *OPTIONS, "--state", "none", raw, folder).code == 0
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    size = ["--size", str(image.stat().st_size)] if sized else []
+    words = ("bundle", *OPTIONS, *size, "-", folder)
+    with image.open("rb") as stream:
+        done = subprocess.run(
+            [*BUNDLEFS, *map(str, words)],
+            stdin=stream,
+            env=settings(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "is a VHD, not a raw image" in done.stderr.splitlines()[-1]
+    assert "--source raw" in done.stderr
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_is_left_out_behind_a_gzip_file_is_told(
+    make: Callable[[str], Path], raw: Path, user_keys: KeyPair, tmp_path: Path, mountpoint: Path
+) -> None:
+    image, folder = make("gzip"), tmp_path / "bundle"
+    with image.open("ab") as stream:
+        stream.write(b"signed by nobody")
+    done = attempt("mount", *OPTIONS, "--user-key", user_keys.private, image, mountpoint)
+    try:
+        assert done.code == 0, done
+        assert "16 bytes behind the gzip data are none of it, and are left out" in done.err
+        shutil.copytree(mountpoint, folder, ignore=lambda *_: [".bundlefs"])
+    finally:
+        detach(mountpoint)
+    secrets = oracles.secrets(folder / "image.manifest.xml", user_keys.private)
+    oracles.compare_streaming(sorted(folder.glob("*.part.*")), secrets, raw)
+
+
+@pytest.mark.parametrize("kind", ["ramdisk", "kernel"])
+def test_a_kernel_or_ramdisk_is_taken_as_it_is(
+    kind: str, make: Callable[[str], Path], user_keys: KeyPair, tmp_path: Path
+) -> None:
+    """It is no disk: what is compressed is to be loaded so."""
+    image = make("gzip")
+    options = (*OPTIONS, "--user-key", user_keys.private, "--type", kind)
+    with mounted(image, tmp_path / "mnt", *options) as mount:
+        secrets = oracles.secrets(mount.manifest(), user_keys.private)
+        oracles.compare_streaming(mount.parts(), secrets, image)

@@ -220,6 +220,16 @@ def test_editing_in_place(path: Path) -> None:
         assert "mount it again" in message
 
 
+def test_times_that_jump_and_nothing_else_may_be_the_storages(path: Path) -> None:
+    """A mount made anew there fails again, so the advice names what helps."""
+    with Image.open(path) as image:
+        os.utime(path, ns=(1, 1))
+        assert "does not keep times steady (GlusterFS" in changed(image)
+        assert "copy it to a local disk" in changed(image)
+        os.truncate(path, 300_002)
+        assert "GlusterFS" not in changed(image), "its bytes changed, and that is all there is"
+
+
 def test_editing_and_setting_the_time_back(path: Path) -> None:
     with Image.open(path) as image:
         with path.open("r+b") as file:

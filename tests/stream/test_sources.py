@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -166,15 +167,33 @@ def test_what_only_looks_alike_is_raw(head: bytes, tmp_path: Path) -> None:
         assert isinstance(source, Image)
 
 
-def test_a_block_device_is_raw(make: Callable[[str], Path]) -> None:
-    path = make("gzip")
+@contextmanager
+def device(path: Path) -> Iterator[Path]:
+    """Show a file as a block device, in whole sectors."""
     os.truncate(path, -(-path.stat().st_size // 512) * 512)
-    device = run(["losetup", "--find", "--show", path]).decode().strip()
+    name = run(["losetup", "--find", "--show", path]).decode().strip()
     try:
-        with closing(open_source(device)) as source:
-            assert isinstance(source, Image)
+        yield Path(name)
     finally:
-        run(["losetup", "--detach", device])
+        run(["losetup", "--detach", name])
+
+
+def test_a_block_device_is_raw(originals: Originals, content: bytes, tmp_path: Path) -> None:
+    copy = Path(shutil.copyfile(originals.raw, tmp_path / "copy"))
+    with device(copy) as path, closing(open_source(path)) as source:
+        assert isinstance(source, Image)
+        assert whole(source) == content
+
+
+@one_of_each
+def test_on_a_block_device_nothing_else_is_read(form: str, make: Callable[[str], Path]) -> None:
+    """No change of it would be seen, and nothing tells where on it a file ends."""
+    with device(make(form)) as path:
+        message = refused(path)
+        assert f"on device {path} is {form.removesuffix('-stream')}, not a raw image" in message
+        assert str(path) in message.rpartition(": ")[2], "a command that helps"
+        with closing(open_source(path, raw=True)) as source:
+            assert isinstance(source, Image)
 
 
 # --- what is refused ---
@@ -217,13 +236,81 @@ def test_a_bit_is_wrong(form: str, share: float, make: Callable[[str], Path]) ->
     assert f"({form}): it is damaged" in refused(path)
 
 
-@pytest.mark.parametrize("form", COMPRESSED)
-@pytest.mark.parametrize("garbage", [b"x", b"\0\0\0x", b"garbage" * 1000])
+LEFT_OUT = "{} bytes behind the {} data are none of it, and are left out, as {} does"
+GARBAGE = pytest.mark.parametrize(
+    "garbage", [b"x", b"\0\0\0x", b"garbage" * 1000, b'{"metadata_version": "1.0"}FWx0\1\2\3\4']
+)
+
+
+@pytest.mark.parametrize("form", ["xz", "zstd"])
+@GARBAGE
 def test_something_else_behind_it(form: str, garbage: bytes, make: Callable[[str], Path]) -> None:
+    """`xz` and `zstd` refuse it too."""
     path = make(form)
     with path.open("ab") as stream:
         stream.write(garbage)
     assert re.search(rf"\({form}\): (it is |3 zero bytes)", refused(path))
+
+
+@pytest.mark.parametrize("form", ["gzip", "gzip-members", "bzip2", "bzip2-members"])
+@GARBAGE
+def test_something_else_that_its_tool_leaves_out(
+    form: str,
+    garbage: bytes,
+    originals: Originals,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As gunzip and bunzip2 do, with a warning."""
+    path, kept = originals.copy(form, tmp_path / "image"), tmp_path / "points"
+    packed, content = form.removesuffix("-members"), originals.raw.read_bytes()
+    with path.open("ab") as stream:
+        stream.write(garbage)
+    unpack = {"gzip": "gunzip", "bzip2": "bunzip2"}[packed]
+    with path.open("rb") as stream:
+        oracle = subprocess.run(
+            [tool(unpack), "-c"], stdin=stream, capture_output=True, check=False
+        )
+    # A single byte has gunzip miss the rest of a header.
+    assert re.search(rb"trailing garbage|unexpected end", oracle.stderr)
+    assert oracle.stdout == content
+    for _ in range(2):
+        with closing(open_source(path, kept=kept)) as source:
+            assert source.size == SIZE
+            assert whole(source) == content
+    warnings = {record.message for record in caplog.records if record.levelno == logging.WARNING}
+    length = len(garbage.lstrip(b"\0")) if packed == "gzip" else len(garbage)
+    assert warnings == {f"image {path}: {LEFT_OUT.format(length, packed, unpack)}"}
+
+
+@pytest.mark.parametrize("form", ["gzip", "bzip2"])
+@pytest.mark.parametrize("damage", [*range(10), "cut 1", "cut 2", "cut 9", "cut 20"])
+def test_a_second_member_that_is_damaged_is_not_left_out(
+    form: str, damage: int | str, originals: Originals, tmp_path: Path
+) -> None:
+    """Were it taken for something else, the image would be half of what it was."""
+    path = tmp_path / "image"
+    half = originals.raw.read_bytes()[: SIZE // 2]
+    first, second = (bytearray(run([form, "-c"], data=half)) for _ in range(2))
+    if isinstance(damage, str):
+        second = second[: int(damage.split()[1])]
+    elif form == "gzip" and damage > 3:
+        second[10 + damage] ^= 4  # behind the header, whose other fields say nothing
+    else:
+        second[damage] ^= 4
+    path.write_bytes(first + second)
+    assert re.search(rf"\({form}\): (it is (damaged|cut short)|a damaged member)", refused(path))
+
+
+@pytest.mark.parametrize("form", ["gzip", "bzip2"])
+def test_what_is_too_much_to_be_left_out(form: str, make: Callable[[str], Path]) -> None:
+    """A member in the middle whose beginning is gone, and one behind something else."""
+    path = make(form)
+    member = path.read_bytes()
+    path.write_bytes(member + b"garbage" + member)
+    assert "there is a member behind something else" in refused(path)
+    path.write_bytes(member + b"g" * (2 * MIB))
+    assert f"too much of it to be left out, {2 * MIB} bytes" in refused(path)
 
 
 def test_padding_that_xz_does_not_allow(make: Callable[[str], Path]) -> None:
@@ -264,7 +351,32 @@ def test_a_window_larger_than_is_usual(tmp_path: Path) -> None:
             subprocess.run(
                 [tool("zstd"), "-q", "-1", "--long=28"], stdin=head.stdout, stdout=file, check=True
             )
-    assert "requires too much memory" in refused(path)
+    message = refused(path)
+    assert "a window of 256 MiB, and no more than 128 MiB of memory" in message
+    assert f"zstd -dc --long=31 {path} >disk.raw" in message
+    assert "damaged" not in message
+
+
+def test_a_window_of_a_frame_of_one_segment(tmp_path: Path) -> None:
+    """Its size is that of the content."""
+    path, zeros = tmp_path / "image", tmp_path / "zeros"
+    images.sparse_image(zeros, 200 * MIB, {})
+    run(["zstd", "-q", "-1", "--long=28", zeros, "-o", path])
+    assert "a window of 200 MiB, and no more than 128 MiB" in refused(path)
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_a_dictionary_larger_than_is_usual(
+    order: str, raw: Path, make: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "large"
+    data = run(["xz", "--lzma2=preset=0,dict=512MiB", "-c"], data=raw.read_bytes()[:MIB])
+    path.write_bytes((make("xz").read_bytes() if order == "second" else b"") + data)
+    message = refused(path)
+    assert "a dictionary of 512 MiB, and no more than 256 MiB of memory" in message
+    assert f"xz -dc {path} >disk.raw" in message
+    assert "damaged" not in message
+    assert run(["xz", "-dc", path])[-MIB:] == raw.read_bytes()[:MIB], "and that command works"
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
