@@ -119,7 +119,8 @@ class Bundle:
         self._state = state
         self._owned = ExitStack()
         self._started = time.monotonic()
-        self.created_ns = state.created_ns
+        # What the files show: after going back to an earlier bundle that is later than its own.
+        self.created_ns = state.shown_ns
         layout = tar.layout(
             recipe.prefix, image.size, state.created_ns // NANOSECONDS, state.extents
         )
@@ -133,7 +134,7 @@ class Bundle:
             state.secret, self._index, self._maker, self._promised, f"the bundle of {image.path}"
         )
         self._stream = SealedStream(plan, engine.workers, engine.store)
-        self._frontier = Frontier(plan, engine.workers, self._stream, self._progress)
+        self._frontier = Frontier(plan, engine.workers, self._stream, self._progress, state.begin)
         self._watch = Watch(image, self._frontier.fail)
         self._manifest_lock = threading.Lock()
         self._manifest_sizes: dict[int, int] = {}

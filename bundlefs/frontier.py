@@ -135,11 +135,17 @@ class Frontier:
     """Moves forward only, block by block, as far as the farthest target asked for."""
 
     def __init__(
-        self, plan: Plan, workers: Workers, stream: Stream, progress: Callable[[], None]
+        self,
+        plan: Plan,
+        workers: Workers,
+        stream: Stream,
+        progress: Callable[[], None],
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
         self._name = plan.name
         self._index = plan.index
         self._progress = progress
+        self._begin = begin
         self._workers = workers
         intake = Intake(plan.maker, workers.lane(sys.maxsize))
         self._sealer = Sealer(plan, intake, stream)
@@ -207,6 +213,7 @@ class Frontier:
         try:
             if not self._resumed:
                 self._sealer.resume(self._sealed_before)
+                self._begin()
                 self._resumed = True
             begun = self._index.blocks
             while self._goes_on():

@@ -6,51 +6,71 @@ though no byte has changed), the index as far as the frontier got, and the
 manifests that were rendered. `StateFile` keeps all that in a file.
 
 *Terms* are what the bytes depend on besides: the image's stat, the parameters,
-the codec's version. Where those of the file and of the mount differ, the old
-bundle cannot be made any more: a new one begins, and the log says why. A file
+the codec's version. Where those of the file and of the mount differ, another
+bundle is asked for: an earlier one goes on or a new one begins, and the log says why. A file
 that cannot be trusted is refused instead: an upload may be under way, and a new
 key for the same bucket must be the user's own decision.
 
-A lock file beside it keeps a second mount out; the kernel lets go of it when
-the process ends, however it ends.
+The file holds the bundle that was asked for last. The ones that were asked for before
+lie beside it (`statekept`), so that a mistyped option costs nothing: the right ones go on.
 
 Concurrency: `save` may be called from any thread; a lock keeps it single.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from bundlefs import statefile
+from bundlefs import statechoice, statefile, statekept
 from bundlefs.checks import whole
 from bundlefs.errors import StateError
 from bundlefs.index import Index
 from bundlefs.keys import Secret
 from bundlefs.spans import Span
+from bundlefs.statechoice import Wanted, differences
 from bundlefs.statefile import Contents
+from bundlefs.statekept import Kept
+from bundlefs.statelock import Lock, LockedError, in_use, lock_path
+
+__all__ = [
+    "Lock",
+    "LockedError",
+    "State",
+    "StateFile",
+    "Wanted",
+    "default_folder",
+    "default_path",
+    "differences",
+    "forget",
+    "in_use",
+    "lock_path",
+    "open_file",
+    "points_path",
+]
 
 log = logging.getLogger(__name__)
 
-_SECOND = 10**9
 _LONGEST_NAME = 200
 """Bytes of an image's name in that of its state file: file systems take 255 in all."""
 
 SAVE_SECONDS = 2.0
 """The least time between two saves while the index grows."""
-_PATIENCE_SECONDS = 0.5
 SAVE_SHARE = 50
 """A save may take a fiftieth of the time: a large index is saved less often."""
 
 
 class State:
-    """A state that lasts as long as the mount."""
+    """A state that lasts as long as the mount.
+
+    Attributes:
+        created_ns: when the bundle was begun; it is in the tar header, and so in the bytes.
+        shown_ns: the time that its files show, by which copy tools tell what is newer.
+    """
 
     def __init__(
         self,
@@ -61,8 +81,12 @@ class State:
         self.extents = extents
         self.secret = secret or Secret.generate()
         self.created_ns = time.time_ns() if created_ns is None else whole("created_ns", created_ns)
+        self.shown_ns = self.created_ns
         self.index = Index(self.secret.iv)
         self.manifests: dict[str, str] = {}
+
+    def begin(self) -> None:
+        """Take note that somebody is going to read the bundle; called before the first byte."""
 
     def progress(self) -> None:
         """Take note that the index has grown."""
@@ -75,16 +99,6 @@ class State:
 
     def close(self) -> None:
         """Let go of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a mount is going to be made of, to be held against a state file."""
-
-    image: Path
-    terms: Mapping[str, str]
-    recipients: Mapping[str, str]
-    extents: tuple[Span, ...] | None
 
 
 def default_folder() -> Path:
@@ -119,97 +133,21 @@ def points_path(image: Path) -> Path:
     return default_path(image, "").with_suffix(".points")
 
 
-class LockedError(StateError):
-    """Another mount uses the state; `holder` says which."""
-
-    def __init__(self, path: Path, holder: str) -> None:
-        self.holder = holder
-        super().__init__(
-            f"state file {path} is in use by {holder}; unmount that first, or give this one"
-            " another --prefix or --state"
-        )
-
-
-def lock_path(path: Path) -> Path:
-    """Give the lock file of a state file."""
-    return path.with_name(f"{path.name}.lock")
-
-
-class Lock:
-    """Keeps a second mount off a state file, and tells it who is there."""
-
-    def __init__(self, path: Path) -> None:
-        """Take the lock.
-
-        Raises:
-            StateError: another mount has it; the text says which.
-        """
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while (file := self._try(path, deadline)) is None:
-            time.sleep(_PATIENCE_SECONDS / 20)
-        self._file = file
-        # Of a mount that was killed.
-        self.sign("")
-
-    @staticmethod
-    def _try(path: Path, deadline: float) -> int | None:
-        """Give the locked file, or None if it is worth another try."""
-        try:
-            name = lock_path(path)
-            file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise StateError(
-                f"state file {path}: cannot lock it: {error.strerror}; name another with --state"
-            ) from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # `forget` may have removed it in between: then a lock on it keeps nobody out.
-            if os.path.samestat(os.fstat(file), name.stat(follow_symlinks=False)):
-                return file
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            holder = os.pread(file, 4096, 0).decode("utf-8", "surrogateescape")
-            # Who has not signed is on the way in, or only looks (`in_use`).
-            if holder or time.monotonic() > deadline:
-                os.close(file)
-                raise LockedError(path, holder or "a mount") from error
-        os.close(file)
-        return None
-
-    def sign(self, holder: str) -> None:
-        """Leave word of who has it, where there is room for it: nothing depends on it."""
-        with suppress(OSError):
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, holder.encode("utf-8", "surrogateescape"), 0)
-
-    def close(self) -> None:
-        """Release it. The file stays: who has it open already would lock what nobody finds."""
-        self.sign("")
-        os.close(self._file)
-
-
-def in_use(path: Path) -> str | None:
-    """Say who holds the lock of a state file, or give None."""
-    if not lock_path(path).exists():
-        return None
-    try:
-        Lock(path).close()
-    except LockedError as error:
-        return error.holder
-    except StateError:
-        return None
-    return None
-
-
 class StateFile(State):
-    """A state in a file, locked for as long as it is open."""
+    """A state in a file, locked for as long as it is open.
+
+    Attributes:
+        writes: how often the file was written.
+    """
 
     def __init__(self, path: Path, lock: Lock, contents: Contents) -> None:
         super().__init__(contents.extents, contents.secret, contents.created_ns)
+        self.shown_ns = contents.shown
+        self.writes = 0
         self._lock_file = lock
         self._path = path
         self._contents = contents
+        self._written: tuple[object, ...] | None = None
         self._saving = threading.Lock()
         self._saved = time.monotonic()
         self._pause = SAVE_SECONDS
@@ -221,6 +159,26 @@ class StateFile(State):
         """Leave word of who uses it, for who finds it locked."""
         self._lock_file.sign(holder)
 
+    def begin(self) -> None:
+        """Note on the disk that the bundle is going to be read.
+
+        Raises:
+            StateError: that failed, and who goes back to an earlier bundle would not learn of it.
+        """
+        if not self._contents.untouched:
+            return
+        self._contents = replace(self._contents, untouched=False)
+        try:
+            self.write()
+        except OSError as error:
+            if statekept.beside(self._path):
+                raise StateError(
+                    f"cannot note in {self._path} that this bundle is read from now on:"
+                    f" {error.strerror}. Another one could not be taken up again safely; mend"
+                    " that and mount again, or name another state file"
+                ) from error
+            self._failed(error)
+
     def progress(self) -> None:
         """Save if the last time is long enough ago, or if all is known now."""
         if self.index.totals or time.monotonic() - self._saved >= self._pause:
@@ -231,25 +189,45 @@ class StateFile(State):
         try:
             self.write()
         except OSError as error:
-            if not self._warned:
-                log.warning(
-                    "cannot save to %s: %s; after a crash, what was made since is made again",
-                    self._path,
-                    error.strerror,
-                )
-            self._warned = True
-            # Not at each block: the disk is full, and the frontier waits for this.
-            self._saved = time.monotonic()
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        if not self._warned:
+            log.warning(
+                "cannot save to %s: %s; after a crash, what was made since is made again",
+                self._path,
+                error.strerror,
+            )
+        self._warned = True
+        # Not at each block: the disk is full, and the frontier waits for this.
+        self._saved = time.monotonic()
 
     def write(self) -> None:
-        """Write the file; raises OSError."""
+        """Write the file if it does not hold all of this yet; raises OSError."""
         with self._saving:
+            now = self._grown()
+            if now == self._written:
+                return
             start = time.monotonic()
             manifests = dict(self.manifests)
-            now = replace(self._contents, index=self.index.dump(), manifests=manifests)
-            statefile.replace(self._path, now.encode())
+            contents = replace(
+                self._contents,
+                index=self.index.dump(),
+                manifests=manifests,
+                untouched=self._contents.untouched and not self.index.blocks,
+            )
+            statefile.replace(self._path, contents.encode())
+            self.writes += 1
+            self._written = now
             self._saved = time.monotonic()
             self._pause = max(SAVE_SECONDS, SAVE_SHARE * (self._saved - start))
+
+    def _grown(self) -> tuple[object, ...]:
+        """Return what tells one version of the file from the next: all of it only grows."""
+        index = self.index
+        totals = index.totals is not None
+        untouched = self._contents.untouched
+        return index.blocks, len(index.part_digests), totals, frozenset(self.manifests), untouched
 
     def close(self) -> None:
         """Save and let go of the lock."""
@@ -258,7 +236,7 @@ class StateFile(State):
 
 
 def open_file(path: Path, wanted: Wanted, *, fresh: bool) -> StateFile:
-    """Take up the state in a file, or begin a new one there.
+    """Take up the state in a file or one that is kept beside it, or begin a new one there.
 
     Raises:
         StateError: the file is in use, cannot be trusted or cannot be written.
@@ -267,11 +245,8 @@ def open_file(path: Path, wanted: Wanted, *, fresh: bool) -> StateFile:
     lock = Lock(path)
     try:
         statefile.sweep(path)
-        old = _outdated(path) if fresh else statefile.read(path)
-        contents = _begun(wanted, old) if fresh or not old else _continued(old, wanted)
-        state = StateFile(path, lock, contents)
-        # Before anyone sees a byte: what is uploaded must be there to be continued.
-        state.write()
+        current = _outdated(path) if fresh else statefile.read(path)
+        state = _opened(path, lock, current, wanted, fresh=fresh)
     except OSError as error:
         lock.close()
         raise StateError(
@@ -281,6 +256,28 @@ def open_file(path: Path, wanted: Wanted, *, fresh: bool) -> StateFile:
     except BaseException:
         lock.close()
         raise
+    return state
+
+
+def _opened(
+    path: Path, lock: Lock, current: Contents | None, wanted: Wanted, *, fresh: bool
+) -> StateFile:
+    gone: list[Kept] = []
+    if current and not fresh and not statechoice.reasons(current, wanted):
+        contents = statechoice.continued(current, wanted)
+    else:
+        kept = statekept.read(path, current, drop_damaged=fresh)
+        contents, gone = statechoice.switched(current, kept, wanted, fresh=fresh)
+        # Where only the key is to be another, nobody can ever ask for the old bundle again.
+        if current and statechoice.reasons(current, wanted):
+            statekept.put_aside(path, current)
+            kept.append(Kept(statekept.place(path, current), current))
+        rest = [one for one in kept if one not in gone]
+        gone += statekept.too_many(rest, statechoice.lost(wanted))
+    state = StateFile(path, lock, contents)
+    # Before anyone sees a byte: what is uploaded must be there to be continued.
+    state.write()
+    statekept.drop(gone)
     return state
 
 
@@ -300,61 +297,8 @@ def _outdated(path: Path) -> Contents | None:
     return None
 
 
-def _begun(wanted: Wanted, old: Contents | None) -> Contents:
-    # A sink skips what is not newer, even where the clock has been set back meanwhile.
-    after = old.created_ns + _SECOND if old else 0
-    state = State(wanted.extents, created_ns=max(time.time_ns(), after))
-    return Contents(
-        image=str(wanted.image),
-        terms=dict(wanted.terms),
-        recipients=dict(wanted.recipients),
-        secret=state.secret,
-        created_ns=state.created_ns,
-        extents=wanted.extents,
-        index=state.index.dump(),
-        manifests={},
-    )
-
-
-def _continued(old: Contents, wanted: Wanted) -> Contents:
-    """Go on with the old bundle if it can still be made, else begin a new one and say why."""
-    reasons = [*differences(old.terms, wanted.terms), *_other_keys(old, wanted)]
-    if reasons:
-        log.warning(
-            "%s: a new bundle with a new key, since %s; upload everything anew",
-            wanted.image,
-            "; ".join(reasons),
-        )
-        return _begun(wanted, old)
-    log.info("%s: going on with the bundle of %s", wanted.image, _when(old.created_ns))
-    recipients = {**old.recipients, **wanted.recipients}
-    return replace(old, image=str(wanted.image), recipients=recipients)
-
-
-def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """Say what is different, in words: `level was 6, is 9`."""
-    names = [*old, *(name for name in new if name not in old)]
-    return [
-        f"{name} was {old.get(name, 'not known')}, is {new.get(name, 'not known')}"
-        for name in names
-        if old.get(name) != new.get(name)
-    ]
-
-
-def _other_keys(old: Contents, wanted: Wanted) -> list[str]:
-    return [
-        f"the EC2 key of {name} is another"
-        for name, key in wanted.recipients.items()
-        if old.recipients.get(name, key) != key
-    ]
-
-
-def _when(created_ns: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(created_ns / 1e9))
-
-
 def forget(path: Path) -> None:
-    """Remove a state file, or one of access points.
+    """Remove a state file and all that are kept beside it, one of those, or access points.
 
     Raises:
         StateError: a mount uses it, or it cannot be removed.
@@ -363,8 +307,10 @@ def forget(path: Path) -> None:
     try:
         path.unlink()
         statefile.sweep(path)
-        with suppress(OSError):
-            lock_path(path).unlink()
+        for other in statekept.beside(path):
+            other.unlink()
+        if not statekept.owner(path).exists():
+            lock.remove()
     except OSError as error:
         raise StateError(f"state file {path}: {error.strerror}") from error
     finally:

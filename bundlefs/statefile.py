@@ -40,6 +40,11 @@ class Contents:
 
     `terms` and `recipients` map what a person understands to what it was: parameters, and the
     fingerprint of the key of each manifest.
+
+    Attributes:
+        shown_ns: the time that the files show, or 0 while that is `created_ns`.
+        taken_ns: when it became the current one the last time, or 0 while that is `created_ns`.
+        untouched: nobody can have read a byte of it, ever.
     """
 
     image: str
@@ -50,6 +55,19 @@ class Contents:
     extents: tuple[Span, ...] | None = field(repr=False)
     index: IndexDump = field(repr=False)
     manifests: dict[str, str] = field(repr=False)
+    shown_ns: int = 0
+    taken_ns: int = 0
+    untouched: bool = False
+
+    @property
+    def shown(self) -> int:
+        """The time that the files show, in ns since 1970."""
+        return self.shown_ns or self.created_ns
+
+    @property
+    def taken(self) -> int:
+        """When it became the current one the last time, in ns since 1970."""
+        return self.taken_ns or self.created_ns
 
     def encode(self) -> bytes:
         """Give the bytes of the file."""
@@ -67,6 +85,9 @@ class Contents:
             "key": self.secret.key.hex(),
             "iv": self.secret.iv.hex(),
             "created_ns": self.created_ns,
+            "shown_ns": self.shown_ns,
+            "taken_ns": self.taken_ns,
+            "untouched": self.untouched,
             "sparse": self.extents is not None,
             "part_digests": self.index.part_digests,
             "totals": asdict(self.index.totals) if self.index.totals else None,
@@ -104,6 +125,10 @@ class Contents:
             extents=tuple(map(Span, spans[::2], spans[1::2])) if header["sparse"] else None,
             index=IndexDump(offsets, crcs, states, tuple(header["part_digests"]), totals),
             manifests=header["manifests"],
+            # Files of earlier versions lack these.
+            shown_ns=header.get("shown_ns", 0),
+            taken_ns=header.get("taken_ns", 0),
+            untouched=header.get("untouched", False),
         )
 
 

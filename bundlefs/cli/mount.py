@@ -138,7 +138,8 @@ def add_state_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="where the bundle's key and index outlast the mount, or 'none'"
         # argparse takes % for a format.
-        f" (default: one for each image and prefix in {default_folder()})".replace("%", "%%"),
+        " (default: one for each image and prefix in"
+        f" {default_folder()}); the last bundles are kept beside it".replace("%", "%%"),
     )
     add("--fresh", action="store_true", help="begin a new bundle with a new key")
 

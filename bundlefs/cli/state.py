@@ -15,6 +15,7 @@ from bundlefs.codec.deflate import BLOCK_SIZE
 from bundlefs.errors import StateError
 from bundlefs.state import default_folder, forget, in_use, points_path
 from bundlefs.statefile import Contents
+from bundlefs.statekept import beside, owner
 
 _POINTS = ".points"
 
@@ -68,8 +69,14 @@ class _Kept:
 
 def _all() -> list[_Kept]:
     folder = default_folder()
-    paths = sorted(folder.glob("*.state")) + sorted(folder.glob(f"*{_POINTS}"))
+    states = [path for path in folder.glob("*.state*") if owner(path).suffix == ".state"]
+    paths = sorted(states, key=_after_kept) + sorted(folder.glob(f"*{_POINTS}"))
     return [_Kept.read(path) for path in paths]
+
+
+def _after_kept(path: Path) -> tuple[Path, bool, Path]:
+    """Sort a state file behind those that are kept beside it, as `forget` has to go."""
+    return owner(path), owner(path) == path, path
 
 
 def _find(what: Path) -> list[_Kept]:
@@ -81,11 +88,12 @@ def _find(what: Path) -> list[_Kept]:
     image, kept = os.path.realpath(what), _all()
     found = [one for one in kept if one.contents and os.path.realpath(one.contents.image) == image]
     # Damaged ones as well, but no other file: `forget` would remove it.
-    found = found or [one for one in kept if one.path == what.absolute()]
+    found = found or [one for one in kept if what.absolute() in (one.path, owner(one.path))]
     # Not beside every file: what is beside an image is the user's own.
     own = what.absolute().with_name(f"{what.name}{_POINTS}")
     if not found and statefile.is_one(what):
-        found = [_Kept.read(path) for path in (what.absolute(), own) if path.exists()]
+        paths = (*beside(what.absolute()), what.absolute(), own)
+        found = [_Kept.read(path) for path in paths if path.exists()]
     found += [one for one in kept if one.path == points_path(what)]
     if not found:
         raise StateError(f"no state of {what} in {default_folder()}; see: bundlefs state list")
@@ -113,7 +121,7 @@ def _facts(kept: _Kept) -> dict[str, str]:
         "prefix": kept.contents.terms.get("prefix", "?"),
         "since": _when(kept.contents.created_ns),
         "made": _progress(kept.contents),
-        "mounted": in_use(kept.path) or "no",
+        "mounted": (in_use(kept.path) if owner(kept.path) == kept.path else None) or "no",
         **facts,
     }
 

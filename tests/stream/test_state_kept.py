@@ -1,0 +1,394 @@
+"""Several bundles of one state file: each is there again when it is asked for again."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bundlefs import statefile, statekept
+from bundlefs.cli import main
+from bundlefs.errors import StateError
+from bundlefs.keys import Secret
+from bundlefs.state import StateFile, Wanted, default_path, forget, in_use
+from bundlefs.statefile import Contents
+from tests.stream.states import WANTED, grow, open_file, opened
+from tests.support import images
+
+HOUR = 3600 * 10**9
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "disk.state"
+
+
+def like(**terms: str) -> Wanted:
+    """Ask for another bundle of the same image."""
+    return replace(WANTED, terms={**WANTED.terms, **terms})
+
+
+def read(state: StateFile) -> None:
+    """Do what the first reader of a byte does."""
+    state.begin()
+    grow(state)
+
+
+def secret(path: Path, asked: Wanted, *, fresh: bool = False) -> Secret:
+    with opened(path, asked, fresh=fresh) as state:
+        return state.secret
+
+
+def contents(path: Path) -> Contents:
+    found = statefile.read(path)
+    assert found
+    return found
+
+
+# Going back
+
+
+def test_going_back_goes_on(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with opened(path) as first:
+        read(first)
+        first.manifests["image.manifest.xml"] = "<manifest/>"
+    with opened(path, like(arch="arm64")) as second:
+        read(second)
+        read(second)
+    caplog.clear()
+    with opened(path) as again:
+        assert again.secret == first.secret
+        assert again.created_ns == first.created_ns, "it is in the bytes"
+        assert again.index.dump() == first.index.dump()
+        assert again.manifests == first.manifests
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "going on with the bundle of" in record.getMessage()
+    assert "arch was arm64, is not known" in record.getMessage()
+    with opened(path, like(arch="arm64")) as other:
+        assert other.secret == second.secret
+        assert other.index.blocks == 2
+
+
+def test_what_is_kept_is_said(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    secret(path, WANTED)
+    secret(path, like(level="9"))
+    assert "upload everything anew. The one before is kept" in caplog.text
+    caplog.clear()
+    secret(path, like(**{"image's size": "5000"}))
+    assert caplog.text.rstrip().endswith("upload everything anew")
+
+
+@pytest.mark.parametrize("change", [{"level": "9"}, {"arch": "i386"}, {"user's key": "ff"}])
+def test_each_option(path: Path, change: dict[str, str]) -> None:
+    first, other = secret(path, WANTED), secret(path, like(**change))
+    assert other != first
+    assert [secret(path, WANTED), secret(path, like(**change))] == [first, other]
+
+
+def test_the_key_of_a_region(path: Path) -> None:
+    ours, theirs = (replace(WANTED, recipients={"image.eu.manifest.xml": key}) for key in "ab")
+    first, second = secret(path, ours), secret(path, theirs)
+    assert first != second
+    assert [secret(path, ours), secret(path, theirs)] == [first, second]
+
+
+def test_a_file_of_an_earlier_version(path: Path) -> None:
+    with opened(path) as first:
+        read(first)
+    data = path.read_bytes()
+    line = data.split(b"\n")[1]
+    header = json.loads(line)
+    for name in ("shown_ns", "taken_ns", "untouched"):
+        del header[name]
+    body = data[:-32].replace(line, json.dumps(header).encode())
+    path.write_bytes(body + hashlib.sha256(body).digest())
+    assert secret(path, WANTED) == first.secret
+    secret(path, like(level="9"))
+    with opened(path) as again:
+        assert (again.secret, again.shown_ns) == (first.secret, first.created_ns)
+
+
+# Times
+
+
+def test_the_files_look_new_if_another_was_read(path: Path) -> None:
+    with opened(path) as first:
+        read(first)
+        assert first.shown_ns == first.created_ns
+    with opened(path, like(level="9")) as second:
+        read(second)
+    before = time.time_ns()
+    with opened(path) as back:
+        shown = back.shown_ns
+        assert shown >= max(before, second.shown_ns + 1)
+    for _ in range(2):
+        with opened(path) as again:
+            assert again.shown_ns == shown, "until another one is read again"
+
+
+def test_the_files_look_as_before_if_nobody_read_another(path: Path) -> None:
+    with opened(path) as first:
+        read(first)
+    for _ in range(3):
+        secret(path, like(level="9"))
+        with opened(path) as back:
+            assert back.shown_ns == first.created_ns
+
+
+def test_the_one_that_nobody_had_read_looks_new_afterwards(path: Path) -> None:
+    """What was sent of the first in the meantime is newer than the second's beginning."""
+    secret(path, WANTED)
+    other = like(level="9")
+    with opened(path, other) as second:
+        begun = second.created_ns
+    with opened(path) as first:
+        read(first)
+    now = time.time_ns()
+    with opened(path, other) as back:
+        assert back.created_ns == begun
+        assert back.shown_ns >= now
+
+
+def test_a_kill_after_the_first_byte_counts(path: Path) -> None:
+    with opened(path) as first:
+        read(first)
+    with opened(path, like(level="9")) as second:
+        second.begin()
+        copy = path.read_bytes()
+        second.index.load(second.index.dump())
+    path.write_bytes(copy)  # what a kill would have left
+    assert contents(path).index.blocks == 0
+    with opened(path) as back:
+        assert back.shown_ns > second.shown_ns
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_new_one_is_newer_than_all(path: Path, *, fresh: bool) -> None:
+    with opened(path) as first:
+        read(first)
+    secret(path, like(level="9"))
+    [kept] = statekept.beside(path)
+    ahead = time.time_ns() + HOUR
+    statefile.replace(kept, replace(contents(kept), shown_ns=ahead).encode())
+    with opened(path, like(level="1"), fresh=fresh) as third:
+        assert third.created_ns > ahead
+
+
+def test_it_cannot_be_noted_that_it_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then going back could mix two bundles in a bucket."""
+    with opened(path) as alone, monkeypatch.context() as full:
+        full.setattr(statefile, "replace", no_room)
+        alone.begin()
+    with opened(path, like(level="9")) as second, monkeypatch.context() as full:
+        full.setattr(statefile, "replace", no_room)
+        with pytest.raises(StateError, match=r"cannot note in .*: No space left on device"):
+            second.begin()
+
+
+def no_room(path: Path, data: bytes) -> None:  # noqa: ARG001
+    raise OSError(28, "No space left on device")
+
+
+# How many
+
+
+def test_the_last_few(path: Path) -> None:
+    levels = [str(level) for level in range(statekept.MOST + 3)]
+    secrets = {level: secret(path, like(level=level)) for level in levels}
+    assert len(statekept.beside(path)) == statekept.MOST - 1
+    kept = levels[3:]
+    assert {level: secret(path, like(level=level)) for level in kept} == {
+        level: secrets[level] for level in kept
+    }
+    assert secret(path, like(level="0")) != secrets["0"]
+
+
+def test_those_of_a_lost_image_go_first(path: Path) -> None:
+    secret(path, WANTED)
+    size = "image's size"
+    lost = [secret(path, like(**{size: str(number)})) for number in range(statekept.MOST - 2)]
+    later = {str(level): secret(path, like(level=str(level))) for level in range(3)}
+    assert {level: secret(path, like(level=level)) for level in later} == later
+    files = [*statekept.beside(path), path]
+    assert len(files) == statekept.MOST
+    left = {contents(one).secret for one in files}
+    assert len(left & set(lost)) == statekept.MOST - 4, "two of them had to go"
+    assert lost[0] not in left
+
+
+def test_fresh_takes_the_place_of_its_like_alone(path: Path) -> None:
+    first, other = secret(path, WANTED), secret(path, like(level="9"))
+    new = secret(path, WANTED, fresh=True)
+    assert new not in (first, other)
+    assert secret(path, like(level="9")) == other
+    assert secret(path, WANTED) == new
+    assert len(statekept.beside(path)) == 1
+
+
+# Kills and damage
+
+
+def test_a_kill_between_two_steps(path: Path) -> None:
+    first, other = secret(path, WANTED), secret(path, like(level="9"))
+    path.rename(statekept.place(path, contents(path)))  # put aside, and killed
+    assert secret(path, WANTED) == first
+    assert secret(path, like(level="9")) == other
+    statekept.place(path, contents(path)).write_bytes(path.read_bytes())  # taken up, and killed
+    statekept.place(path, contents(path)).chmod(0o600)
+    with opened(path, like(level="9")) as state:
+        read(state)
+    assert secret(path, WANTED) == first
+    with opened(path, like(level="9")) as state:
+        assert (state.secret, state.index.blocks) == (other, 1)
+    assert len(statekept.beside(path)) == 1
+
+
+def test_a_damaged_one_may_be_the_one_that_is_wanted(path: Path) -> None:
+    secret(path, WANTED)
+    other = secret(path, like(level="9"))
+    [kept] = statekept.beside(path)
+    os.truncate(kept, 100)
+    assert secret(path, like(level="9")) == other, "that one is whole"
+    with pytest.raises(StateError, match=f"{re.escape(str(kept))}: it is damaged.* --fresh"):
+        open_file(path)
+    secret(path, WANTED, fresh=True)
+    assert secret(path, like(level="9")) == other
+
+
+# For people
+
+
+def test_forget_and_lock_are_for_all(path: Path) -> None:
+    secret(path, WANTED)
+    with opened(path, like(level="9")) as state:
+        state.sign("process 1, mounted on /mnt")
+        [kept] = statekept.beside(path)
+        for one in (path, kept):
+            assert in_use(one) == "process 1, mounted on /mnt"
+            with pytest.raises(StateError, match="in use"):
+                forget(one)
+    secret(path, like(level="1"))
+    forget(statekept.beside(path)[0])
+    assert len(statekept.beside(path)) == 1
+    forget(path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_list_and_forget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = images.text_image(tmp_path / "disk", 10)
+    path = default_path(image, "image")
+    for level in "129":
+        secret(path, replace(like(level=level), image=image))
+    main(["state", "list", "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    files = [*statekept.beside(path), path]
+    assert len(files) == 3
+    assert [row["file"] for row in rows] == [str(file) for file in files]
+    assert {row["image"] for row in rows} == {str(image)}
+    main(["state", "show", str(image)])
+    assert re.findall("level: (.)", capsys.readouterr().out) == ["1", "2", "9"]
+    main(["state", "forget", str(image)])
+    assert capsys.readouterr().out == "".join(f"forgot {file}\n" for file in files)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_forget_a_file_of_the_users_own(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for level in "12":
+        secret(path, like(level=level))
+    [kept] = statekept.beside(path)
+    other = path.with_name("other.state")
+    other.touch()
+    main(["state", "forget", str(path)])
+    assert capsys.readouterr().out == f"forgot {kept}\nforgot {path}\n"
+    assert list(path.parent.iterdir()) == [other]
+
+
+# Locks
+
+
+@pytest.mark.parametrize("data", [b"my notes\n", b"bundlefs-lock?", b"\0", b"process 1, gone"])
+def test_a_file_in_the_place_of_the_lock_stays_as_it_is(path: Path, data: bytes) -> None:
+    path.parent.mkdir()
+    lock = path.with_name("disk.state.lock")
+    lock.write_bytes(data)
+    for attempt in (lambda: open_file(path), lambda: forget(path)):
+        with pytest.raises(StateError, match=f"{re.escape(str(lock))} would be its lock"):
+            attempt()
+    assert lock.read_bytes() == data
+    assert in_use(path) is None
+    assert lock.read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"bundlefs-lock\n", b"bundlefs-lock\nprocess 1, mounted on /a", b"bundlefs-"]
+)
+def test_a_lock_that_was_left_is_taken(path: Path, data: bytes) -> None:
+    path.parent.mkdir()
+    path.with_name("disk.state.lock").write_bytes(data)
+    with opened(path):
+        assert in_use(path) == "a mount"
+
+
+def test_a_lock_that_an_earlier_version_left(path: Path) -> None:
+    path.parent.mkdir()
+    for data in (b"process 77, mounted on /mnt/x", b"process 77, bundling to dest"):
+        path.with_name("disk.state.lock").write_bytes(data)
+        secret(path, WANTED)
+
+
+def test_a_fifo_in_the_place_of_the_lock(path: Path) -> None:
+    path.parent.mkdir()
+    os.mkfifo(path.with_name("disk.state.lock"))
+    with pytest.raises(StateError, match="would be its lock"):
+        open_file(path)
+
+
+@pytest.mark.parametrize("number", [37, 95, 5])
+def test_locks_that_are_not_to_be_had(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StateError, match=f"cannot lock .*: {os.strerror(number)}") as caught:
+        open_file(path)
+    assert "in use" not in str(caught.value)
+    assert "--state" in str(caught.value)
+
+
+# Writes
+
+
+def test_it_is_written_when_something_has_changed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    replaced = statefile.replace
+
+    def count(target: Path, data: bytes) -> None:
+        written.append(target)
+        replaced(target, data)
+
+    monkeypatch.setattr(statefile, "replace", count)
+    with opened(path) as state:
+        assert len(written) == 1
+        for _ in range(3):
+            state.save()
+        assert len(written) == 1
+        read(state)
+        state.save()
+        state.save()
+        assert len(written) == 3
+        state.manifests["image.manifest.xml"] = "<manifest/>"
+        state.save()
+        state.save()
+        assert len(written) == 4 == state.writes
+    assert len(written) == 4, "nothing has changed since"
