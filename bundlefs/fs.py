@@ -1,4 +1,4 @@
-"""The FUSE handlers: inodes, handles, waiting, and the table of errnos. No byte logic.
+"""The FUSE handlers: inodes, handles, and what waits. No byte logic.
 
     /                         a `View`: the files of a bundle, or the image in one
       .bundlefs/              never listed
@@ -9,16 +9,17 @@
       .bundlefs/              the same for all of them
       NAME/                   a `View`, with a .bundlefs of its own
 
-An inode is the number of its view, in steps of `_STRIDE`, and the view's own key.
+An inode is the number of its view, in steps of `_STRIDE`, and the view's own key; that of
+a file in .bundlefs is another at each lookup, since what it holds is.
 
-Waiting is harmless in `getattr`, `opendir`, `read` and `getxattr`, and nowhere
+Waiting is harmless in `getattr`, `opendir`, `open`, `read` and `getxattr`, and nowhere
 else: while a `lookup` or a `readdir` is unanswered, the kernel sends no other
 lookup in that directory. So `lookup` of a part whose size is not known answers
 with size 0 and timeouts of 0; the kernel then asks `getattr`, which waits. Alone the
 first lookup in an image's folder waits for that image to be opened.
 
-An exception that is not a FUSEError ends the whole mount in pyfuse3, so every
-handler goes through `_handler`, and the errno is chosen in `_errno` alone.
+Not all ask `getattr`: sendfile(2) takes a file to end where the kernel's size of it is,
+and asks nobody. So `open` does not return before the kernel knows the true one.
 
 Concurrency: all of this runs in the event loop's thread. Who waits for the
 frontier waits for a future, not in a thread; what computes goes to a thread.
@@ -26,40 +27,31 @@ frontier waits for a future, not in a thread; what computes goes to a thread.
 
 import contextlib
 import errno
-import functools
-import json
-import logging
 import os
 import stat
-from collections.abc import Callable, Coroutine, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
-from typing import Any, ParamSpec, TypeVar, cast
+from functools import partial
+from typing import Any, cast
 
 import pyfuse3
 import trio
 
-from bundlefs import metrics
-from bundlefs.errors import (
-    BundlefsError,
-    ClosedError,
-    ImageChangedError,
-    UnknownNameError,
-)
+from bundlefs.handlers import handler, listing_handler, silent_handler
 from bundlefs.mountpoint import CONTROL_NAME, METRICS_NAME, STATUS_NAME
 from bundlefs.shelf import Shelf
+from bundlefs.snapshots import Snapshots, document
 from bundlefs.views import View
-
-log = logging.getLogger(__name__)
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from bundlefs.waiting import in_thread, until
 
 _ROOT = pyfuse3.ROOT_INODE
 _CONTROL, _STATUS, _METRICS, _FIRST = (_ROOT + number for number in (1, 2, 3, 4))
-_SNAPSHOTS = {STATUS_NAME: _STATUS, METRICS_NAME: _METRICS}
-"""Files that are made when they are opened, by name."""
+_MADE_NAMES = {STATUS_NAME: _STATUS, METRICS_NAME: _METRICS}
+"""Files that are made when they are looked up, by name."""
 _STRIDE = 1 << 40
+_FIRST_SNAPSHOT = 1 << 39
 
 DIGEST_XATTR = b"user.bundlefs.sha1"
 
@@ -70,85 +62,8 @@ _SOON = 1.0
 
 _LOOK_SECONDS = 0.5
 _READ_THREADS = 64
-
-_ERRNOS: tuple[tuple[type[Exception], int], ...] = (
-    (UnknownNameError, errno.ENOENT),
-    (ImageChangedError, errno.ESTALE),
-    (ClosedError, errno.ENOTCONN),
-    (BundlefsError, errno.EIO),
-)
-
-
-def _errno(error: Exception) -> int:
-    """Choose what the caller sees: the image's own errno, or the table's."""
-    if isinstance(error, OSError):
-        return error.errno or errno.EIO
-    for kind, number in _ERRNOS:
-        if isinstance(error, kind):
-            return number
-    log.error("unexpected error in a handler", exc_info=error)
-    return errno.EIO
-
-
-def _handler(
-    method: Callable[P, Coroutine[Any, Any, R]],
-) -> Callable[P, Coroutine[Any, Any, R]]:
-    @functools.wraps(method)
-    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return await method(*args, **kwargs)
-        except pyfuse3.FUSEError:
-            raise
-        except Exception as error:
-            raise pyfuse3.FUSEError(_errno(error)) from error
-
-    return guarded
-
-
-async def until(future: Future[Any]) -> None:
-    """Wait for a future in the event loop; raise the error that it holds."""
-    if not future.done():
-        event = trio.Event()
-        token = trio.lowlevel.current_trio_token()
-
-        def wake(_: Future[Any]) -> None:
-            try:
-                token.run_sync_soon(event.set)
-            except trio.RunFinishedError:
-                log.debug("a future was done after the event loop")
-
-        future.add_done_callback(wake)
-        await event.wait()
-    future.result()
-
-
-def _listing_handler(
-    method: Callable[P, Coroutine[Any, Any, R]],
-) -> Callable[P, Coroutine[Any, Any, R]]:
-    @functools.wraps(method)
-    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return await _handler(method)(*args, **kwargs)
-        except pyfuse3.FUSEError as error:
-            # The C library takes ENOENT of a readdir for the end of the folder.
-            number = errno.EIO if error.errno == errno.ENOENT else error.errno
-            raise pyfuse3.FUSEError(number) from error
-
-    return guarded
-
-
-def _silent_handler(
-    method: Callable[P, Coroutine[Any, Any, None]],
-) -> Callable[P, Coroutine[Any, Any, None]]:
-    @functools.wraps(method)
-    async def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            await method(*args, **kwargs)
-        # Nobody waits for an answer, and to pyfuse3 even a FUSEError is the end here.
-        except Exception:
-            log.exception("unexpected error in a handler")
-
-    return guarded
+_UNKNOWN = 0
+"""Who reads, pyfuse3 does not tell; the kernel lets go of most readers by itself."""
 
 
 class Operations(pyfuse3.Operations):
@@ -159,8 +74,13 @@ class Operations(pyfuse3.Operations):
         self._shown = shown
         self._umask = umask
         self._about = about
-        self._limiter = trio.CapacityLimiter(_READ_THREADS)
-        self._snapshots: dict[int, bytes] = {}
+        # One for each view: an image that hangs holds up no other.
+        self._limiters = defaultdict[int, trio.CapacityLimiter](
+            partial(trio.CapacityLimiter, _READ_THREADS)
+        )
+        self._snapshots = Snapshots(self._content)
+        self._untold: set[int] = set()
+        self._hanging: dict[int, Future[None]] = {}
         self._listings: dict[int, Sequence[tuple[str, int]]] = {}
         self._handles = 0
 
@@ -170,12 +90,12 @@ class Operations(pyfuse3.Operations):
         """Give the view of a number if it is open."""
         return self._shown.view(number) if isinstance(self._shown, Shelf) else self._shown
 
-    async def _opened(self, number: int) -> View[Any]:
+    async def _opened(self, number: int, asker: int) -> View[Any]:
         """Give the view of a number once it is open."""
         if view := self._view(number):
             return view
         future = cast("Shelf", self._shown).ask(number)
-        await until(future)
+        await until(future, asker)
         return future.result()
 
     def _entry(self, inode: int) -> tuple[View[Any], Any]:
@@ -195,19 +115,23 @@ class Operations(pyfuse3.Operations):
     # Attributes
 
     def _attributes(self, inode: int, size: int | None) -> pyfuse3.EntryAttributes:
-        """Give the attributes of a file, for good; with no size, of a name for an instant."""
+        """Give the attributes of an entry, for good; with no size, of a name for an instant."""
+        return self._file(inode, size or 0, 0.0 if size is None else FOREVER)
+
+    def _file(self, inode: int, size: int, seconds: float) -> pyfuse3.EntryAttributes:
+        """Give the attributes of a file, which the kernel may remember for `seconds`."""
         attributes = pyfuse3.EntryAttributes()
         attributes.st_ino = pyfuse3.InodeT(inode)
         attributes.st_mode = pyfuse3.ModeT(stat.S_IFREG | (0o444 & ~self._umask))
         attributes.st_nlink = 1
-        attributes.st_size = size or 0
+        attributes.st_size = size
         attributes.st_blocks = -(-attributes.st_size // 512)
         attributes.st_blksize = 1 << 20
-        attributes.attr_timeout = attributes.entry_timeout = 0.0 if size is None else FOREVER
+        attributes.attr_timeout = attributes.entry_timeout = seconds
         return self._owned(attributes)
 
     def _directory(self, inode: int) -> pyfuse3.EntryAttributes:
-        attributes = self._attributes(inode, 0)
+        attributes = self._file(inode, 0, FOREVER)
         if inode % _STRIDE == _ROOT != inode:
             attributes.entry_timeout = _SOON
         attributes.st_mode = pyfuse3.ModeT(stat.S_IFDIR | (0o555 & ~self._umask))
@@ -221,32 +145,36 @@ class Operations(pyfuse3.Operations):
         attributes.st_mtime_ns = attributes.st_ctime_ns = attributes.st_atime_ns = created
         return attributes
 
-    @_handler
+    @handler
     async def lookup(
         self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Never wait here: see the module's head."""
         number, local = divmod(parent_inode, _STRIDE)
         text = os.fsdecode(name)
-        if local == _CONTROL and text in _SNAPSHOTS:
-            return self._attributes(number * _STRIDE + _SNAPSHOTS[text], None)
+        if local == _CONTROL and text in _MADE_NAMES:
+            await self._look(number)
+            return self._snapshot(number * _STRIDE, _MADE_NAMES[text])
         if local != _ROOT:
             raise pyfuse3.FUSEError(errno.ENOENT)
         if text == CONTROL_NAME:
             return self._directory(number * _STRIDE + _CONTROL)
         if shelf := self._shelf(parent_inode):
-            image = await trio.to_thread.run_sync(shelf.find, text)
+            image = await in_thread(partial(shelf.find, text), ctx.pid)
             return self._directory(image * _STRIDE + _ROOT)
-        view = await self._opened(number)
+        view = await self._opened(number, ctx.pid)
         entry = view.find(text)
-        inode = number * _STRIDE + _FIRST + view.key(entry)
-        return self._attributes(inode, view.known_size(entry))
+        return self._told(number * _STRIDE + _FIRST + view.key(entry), view.known_size(entry))
+
+    def _told(self, inode: int, size: int | None) -> pyfuse3.EntryAttributes:
+        (self._untold.add if size is None else self._untold.discard)(inode)
+        return self._attributes(inode, size)
 
     def _shelf(self, inode: int) -> Shelf | None:
         """Give the shelf if this is its own folder."""
         return self._shown if isinstance(self._shown, Shelf) and inode == _ROOT else None
 
-    @_handler
+    @handler
     async def getattr(
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
@@ -254,31 +182,32 @@ class Operations(pyfuse3.Operations):
         local = inode % _STRIDE
         if local in (_ROOT, _CONTROL):
             return self._directory(inode)
-        if local in _SNAPSHOTS.values():
-            return self._attributes(inode, None)
+        if snapshot := self._snapshots.find(inode):
+            # Under one number for all: cp takes another for a file that was replaced meanwhile.
+            return self._file(snapshot.file, len(snapshot.content), 0.0)
         view, entry = self._entry(inode)
-        await until(view.sized(entry))
-        return self._attributes(inode, view.known_size(entry))
+        await until(view.sized(entry), ctx.pid)
+        return self._told(inode, view.known_size(entry))
 
     # Directories
 
-    @_handler
+    @handler
     async def opendir(
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.FileHandleT:
         """Wait until all names and sizes are known."""
-        names = await self._names(inode) if inode % _STRIDE == _ROOT else []
+        names = await self._names(inode, ctx.pid) if inode % _STRIDE == _ROOT else []
         handle = self._new_handle()
         self._listings[handle] = names
         return handle
 
-    async def _names(self, inode: int) -> Sequence[tuple[str, int]]:
+    async def _names(self, inode: int, asker: int) -> Sequence[tuple[str, int]]:
         if shelf := self._shelf(inode):
-            images = await trio.to_thread.run_sync(shelf.scan)
+            images = await in_thread(shelf.scan, asker)
             return [(name, number * _STRIDE + _ROOT) for name, number in images]
-        view = await self._opened(inode // _STRIDE)
+        view = await self._opened(inode // _STRIDE, asker)
         view.look()
-        await until(view.listed())
+        await until(view.listed(), asker)
         first = inode - _ROOT + _FIRST
         return [(view.name(entry), first + view.key(entry)) for entry in view.entries()]
 
@@ -287,7 +216,7 @@ class Operations(pyfuse3.Operations):
         self._handles -= 1
         return pyfuse3.FileHandleT((1 << 63) + self._handles)
 
-    @_listing_handler
+    @listing_handler
     async def readdir(
         self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken
     ) -> None:
@@ -306,64 +235,90 @@ class Operations(pyfuse3.Operations):
         view, entry = self._entry(inode)
         return self._attributes(inode, view.known_size(entry))
 
-    @_handler
+    @handler
     async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
         """Forget the listing."""
         self._listings.pop(fh, None)
 
     # Files
 
-    @_handler
+    @handler
     async def open(
         self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.FileInfo:
-        """Start nothing: sinks open every file once while they list."""
-        if inode % _STRIDE in _SNAPSHOTS.values():
-            handle = self._new_handle()
+        """Wait until the size is known, which it is for what was listed, and tell it."""
+        handle = pyfuse3.FileHandleT(inode)
+        if self._snapshots.find(inode):
             await self._look(inode // _STRIDE)
-            self._snapshots[handle] = self._snapshot(inode)
-            return pyfuse3.FileInfo(fh=handle, direct_io=True)
+            self._snapshots.open(inode)
+            return pyfuse3.FileInfo(fh=handle)
         view, _ = self._entry(inode)
         # The kernel gives what it remembers of a file without asking again.
-        await trio.to_thread.run_sync(view.check, limiter=self._limiter)
-        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(inode), keep_cache=True)
+        await in_thread(view.check, ctx.pid)
+        if inode in self._untold:
+            await self._tell_size(inode, ctx.pid)
+        return pyfuse3.FileInfo(fh=handle, keep_cache=True)
 
     async def _look(self, number: int) -> None:
         """Let the status tell of a change of the image; it is told at once, whatever hangs."""
-        if view := self._view(number):
-            with trio.move_on_after(_LOOK_SECONDS):
-                await until(view.look())
+        looking = view.look() if (view := self._view(number)) else None
+        if looking is None or looking is self._hanging.get(number):
+            return
+        with trio.move_on_after(_LOOK_SECONDS):
+            await until(looking, _UNKNOWN)
+        self._hanging[number] = looking
 
-    def _snapshot(self, inode: int) -> bytes:
-        number, local = divmod(inode, _STRIDE)
+    async def _tell_size(self, inode: pyfuse3.InodeT, asker: int) -> None:
+        """Have the kernel know the size of an entry for which it has 0.
+
+        An answer to `open` holds no size, but a file grows by what is put into its page cache.
+        """
+        view, entry = self._entry(inode)
+        await until(view.sized(entry), asker)
+        if size := view.known_size(entry):
+            last = await self._bytes(inode, size - 1, 1)
+            store = partial(pyfuse3.notify_store, inode, size - 1, last)
+            await in_thread(store, asker)
+        self._untold.discard(inode)
+
+    def _snapshot(self, first: int, local: int) -> pyfuse3.EntryAttributes:
+        inode = self._snapshots.add(first + local, first + _FIRST_SNAPSHOT)
+        snapshot = self._snapshots.find(inode)
+        return self._file(inode, len(snapshot.content) if snapshot else 0, 0.0)
+
+    def _content(self, file: int) -> bytes:
+        number, local = divmod(file, _STRIDE)
         shelf = self._shown if isinstance(self._shown, Shelf) and number else None
         status = asdict(shelf.slot_status(number) if shelf else self._shown.status())
-        if local == _METRICS:
-            return metrics.text(status).encode()
-        return json.dumps(status | self._about, indent=1).encode() + b"\n"
+        return document(status, None if local == _METRICS else self._about)
 
-    @_handler
+    @handler
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
         """Give exactly what was asked for, short only at the end of the file."""
-        snapshot = self._snapshots.get(fh)
-        if snapshot is not None:
-            return snapshot[off : off + size]
-        view, entry = self._entry(fh)
+        if snapshot := self._snapshots.find(fh):
+            return snapshot.content[off : off + size]
+        return await self._bytes(fh, off, size)
+
+    async def _bytes(self, inode: int, off: int, size: int) -> bytes:
+        view, entry = self._entry(inode)
         data = view.read_fast(entry, off, size)
         if data is None:
-            await until(view.reached(entry, off, size))
-            data = await trio.to_thread.run_sync(view.read, entry, off, size, limiter=self._limiter)
+            await until(view.reached(entry, off, size), _UNKNOWN)
+            limiter = self._limiters[inode // _STRIDE]
+            data = await trio.to_thread.run_sync(
+                view.read, entry, off, size, limiter=limiter, abandon_on_cancel=True
+            )
         # pyfuse3 takes any buffer; its annotation says bytes.
         return cast("bytes", data)
 
-    @_handler
+    @handler
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
-        """Forget a snapshot."""
-        self._snapshots.pop(fh, None)
+        """One reader less."""
+        self._snapshots.release(fh)
 
     # The rest
 
-    @_handler
+    @handler
     async def getxattr(
         self, inode: pyfuse3.InodeT, name: pyfuse3.XAttrNameT, ctx: pyfuse3.RequestContext
     ) -> bytes:
@@ -371,10 +326,10 @@ class Operations(pyfuse3.Operations):
         if name != DIGEST_XATTR:
             raise pyfuse3.FUSEError(errno.ENODATA)
         view, entry = self._with_digest(inode)
-        await until(view.digested(entry))
+        await until(view.digested(entry), ctx.pid)
         return view.digest(entry).encode()
 
-    @_handler
+    @handler
     async def listxattr(
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> Sequence[pyfuse3.XAttrNameT]:
@@ -384,7 +339,7 @@ class Operations(pyfuse3.Operations):
             return [pyfuse3.XAttrNameT(DIGEST_XATTR)]
         return []
 
-    @_handler
+    @handler
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """Show the image as the size and the bundle as what is used; nothing can be added."""
         image, bundle = self._shown.space()
@@ -397,6 +352,8 @@ class Operations(pyfuse3.Operations):
         data.f_namemax = 255
         return data
 
-    @_silent_handler
+    @silent_handler
     async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
-        """Nothing to forget: an inode is a number that follows from the name."""
+        """Forget snapshots; any other inode is a number that follows from the name."""
+        for inode, _ in inode_list:
+            self._snapshots.forget(inode)
