@@ -51,6 +51,10 @@ class BundleError(BundlefsError):
     """A bundle that was given is damaged, or is not what it claims to be."""
 
 
+class BundleChangedError(BundleError):
+    """A part that was whole was changed while the bundle was open: ESTALE, for good."""
+
+
 class StateError(BundlefsError):
     """The state of an earlier mount cannot be used, and going on without it might mix bundles."""
 

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import pyfuse3
 
 from bundlefs.errors import (
+    BundleChangedError,
     BundlefsError,
     ClosedError,
     ImageChangedError,
@@ -27,6 +28,7 @@ R = TypeVar("R")
 _ERRNOS: tuple[tuple[type[Exception], int], ...] = (
     (UnknownNameError, errno.ENOENT),
     (ImageChangedError, errno.ESTALE),
+    (BundleChangedError, errno.ESTALE),
     (ClosedError, errno.ENOTCONN),
     (BundlefsError, errno.EIO),
 )

@@ -148,7 +148,7 @@ class Image:
         if not image.size:
             image.close()
             raise ImageError(f"image {absolute} is empty (0 bytes): give one with a file system")
-        time.sleep(_settling_ns(image.identity, time.time_ns()) / _SECOND)
+        settle(image.identity)
         return image
 
     @property
@@ -308,6 +308,11 @@ def _what_to_do(findings: list[str]) -> str:
             " it as a block device"
         )
     return advice
+
+
+def settle(identity: Identity) -> None:
+    """Wait until an edit of the file must show in its times, which is seldom and not for long."""
+    time.sleep(_settling_ns(identity, time.time_ns()) / _SECOND)
 
 
 def _settling_ns(identity: Identity, now_ns: int) -> int:

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -12,12 +13,19 @@ from typing import Self
 from bundlefs import statefile
 from bundlefs.checks import whole
 from bundlefs.codec.untar import Member, Run, read_member
-from bundlefs.errors import BundleError, StateError, UnknownNameError
+from bundlefs.errors import (
+    BundleChangedError,
+    BundleError,
+    ClosedError,
+    StateError,
+    UnknownNameError,
+)
 from bundlefs.index import Index
 from bundlefs.keys import Passphrase, Secret
 from bundlefs.manifest_reader import BundleManifest, read_manifest
 from bundlefs.parts import PartFiles
 from bundlefs.plain import Plain, PlainByBlocks, PlainByPoints
+from bundlefs.points import PointsFile
 from bundlefs.spans import Span
 from bundlefs.state import default_folder
 from bundlefs.unbundle import file_name
@@ -40,7 +48,7 @@ class OpenStatus:
 
 
 class OpenedBundle:
-    """The image in a bundle. Thread-safe.
+    """The image in a bundle. Thread-safe. It owns `parts`, and closes them.
 
     Raises:
         BundleError: the bundle is not what its manifest says.
@@ -64,16 +72,21 @@ class OpenedBundle:
             )
         self.name = f"{file_name(manifest)}.img"
         self.size = manifest.size
+        self._closed = False
 
     def read(self, offset: int, length: int) -> bytes:
         """Give the bytes of the image, short only at its end.
 
         Raises:
             UsageError: `offset` or `length` is negative, or no whole number.
+            BundleChangedError: a part was changed while it was open; that is for good.
             BundleError: a part is damaged; the text names it.
+            ClosedError: the bundle was closed.
         """
         offset, length = whole("offset", offset), whole("length", length)
         span = Span(offset, offset + length).clip(Span(0, self.size))
+        if self._closed:
+            raise ClosedError("the bundle was closed")
         pieces = []
         for piece in self._member.pieces(span):
             if isinstance(piece, Run):
@@ -97,8 +110,11 @@ class OpenedBundle:
         return self._parts.size
 
     def close(self) -> None:
-        """Let go of it."""
-        self._plain.close()
+        """Let go of it, and of the parts; again does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._plain.close()
+            self._parts.close()
 
 
 _DONE: Future[None] = Future()
@@ -112,7 +128,8 @@ class DiskView:
         self.created_ns = created_ns
         self._bundle = bundle
         self._name = bundle.name
-        self._error: BundleError | None = None
+        self._error: str | None = None
+        self._changed = False
 
     def find(self, name: str) -> int:
         """Give the one entry, 0."""
@@ -161,10 +178,20 @@ class DiskView:
         try:
             return memoryview(self._bundle.read(offset, length))
         except BundleError as error:
-            # A part that is fetched anew may be whole: it is tried again at the next read.
-            self._error = error
-            log.error("%s", error)  # noqa: TRY400  # no traceback for what a user can cause
+            self._tell(error)
             raise
+
+    def _tell(self, error: BundleError) -> None:
+        """Log an error, once in a row, and keep it for the status.
+
+        A part that is damaged may be fetched anew, and is tried again at the next read. One that
+        was changed stays refused, so that error is told from then on.
+        """
+        if str(error) != self._error:
+            log.error("%s", error)
+        if not self._changed:
+            self._error = str(error)
+            self._changed = isinstance(error, BundleChangedError)
 
     def has_digest(self, entry: int) -> bool:
         """Tell that there is none: the manifest digests the tar stream, not the image."""
@@ -186,7 +213,7 @@ class DiskView:
             image_size=self._bundle.size,
             sealed_bytes=self._bundle.sealed_size,
             access=self._bundle.access,
-            error=str(self._error) if self._error else None,
+            error=self._error,
         )
 
     def space(self) -> tuple[int, int]:
@@ -227,18 +254,22 @@ def open_bundle(
     read = read_manifest(path)
     keys = Keys.load(Path(user_key), None, None, passphrase)
     folder = Path(parts) if parts is not None else path.absolute().parent
-    return OpenedBundle(read, PartFiles(read, folder), unlock(read, keys))
+    secret = unlock(read, keys)
+    with ExitStack() as stack:
+        bundle = OpenedBundle(read, stack.enter_context(PartFiles(read, folder)), secret)
+        stack.pop_all()
+    return bundle
 
 
-def _points_file(manifest: BundleManifest) -> Path:
+def _points_file(manifest: BundleManifest) -> PointsFile:
     """Name a bundle by its content: two with the same parts have the same access points.
 
     That holds for parts whose digests are checked, and for no others: points of a damaged
     part would give wrong bytes once it is whole.
     """
     digests = "".join(entry.digest for entry in manifest.parts)
-    name = hashlib.sha256(digests.encode()).hexdigest()[:32]
-    return default_folder() / f"parts-{name}.points"
+    of = hashlib.sha256(digests.encode())
+    return PointsFile(default_folder() / f"parts-{of.hexdigest()[:32]}.points", of.digest())
 
 
 def _own_index(manifest: BundleManifest) -> Index | None:

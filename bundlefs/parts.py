@@ -4,30 +4,31 @@ A manifest gives names and digests, not sizes; those are the files' own, and
 their sum must be the manifest's. An empty last part is fine: euca2ools writes
 one after an exact multiple of the part size.
 
-A part is digested as a whole before the first byte of it is handed out.
+Files are read in whole runs of 1 MiB, and the last runs are kept: whoever goes through the stream
+in small steps, or needs the 16 bytes before a span, reads each file once and in order.
 
-Concurrency: any thread may read. A lock for each part keeps its digest single.
+Concurrency: any thread may read.
 """
 
-import hashlib
-import os
 import stat
-import threading
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
+from typing import Self
 
+from bundlefs.descriptors import Descriptors
 from bundlefs.errors import BundleError
+from bundlefs.kept import Kept
 from bundlefs.manifest_reader import BundleManifest
-from bundlefs.spans import Span
+from bundlefs.partfile import RUN, PartFile, sha1_of
+from bundlefs.spans import Span, split
 
-_PIECE = 1 << 20
+_RUNS_KEPT = 16
 
 
 class PartFiles:
-    """The parts that `manifest` names, in `folder`.
+    """The parts that `manifest` names, in `folder`. A context manager that closes them.
 
     Raises:
         BundleError: a part is missing or no plain file, or the sizes do not add up.
@@ -40,12 +41,24 @@ class PartFiles:
         sizes = [_size(folder / entry.filename) for entry in manifest.parts]
         self._starts = [0, *accumulate(sizes)]
         self.size = self._starts[-1]
-        self._unchecked = {number: threading.Lock() for number in range(len(sizes) if check else 0)}
+        self._descriptors = Descriptors()
         if manifest.bundled_size is not None and self.size != manifest.bundled_size:
             raise BundleError(
                 f"the parts in {folder} have {self.size} bytes together and the manifest says"
                 f" {manifest.bundled_size}: {self._suspect(sizes)}"
             )
+        names = {entry.digest: entry.filename for entry in reversed(manifest.parts)}
+        self._files = [
+            PartFile(
+                folder / entry.filename,
+                size,
+                entry.digest if check else None,
+                names,
+                self._descriptors,
+            )
+            for entry, size in zip(manifest.parts, sizes, strict=True)
+        ]
+        self._runs: Kept[tuple[int, int]] = Kept(_RUNS_KEPT, self._run)
 
     def _suspect(self, sizes: list[int]) -> str:
         """Name the part that has the wrong size, to say where to look.
@@ -58,87 +71,55 @@ class PartFiles:
         odd = [at for at, size in enumerate(whole) if 2 * shared[size] <= len(whole) + 1]
         for number in (*odd, len(whole)):
             entry = self._entries[number]
-            if self._digest(number) != entry.digest:
+            if sha1_of(self._folder / entry.filename) != entry.digest:
                 return f"{entry.filename} has {sizes[number]} bytes and is damaged"
         return "no part stands out by its size"
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files; again does nothing. A read opens them again."""
+        self._descriptors.close()
+
     def span(self, number: int) -> Span:
         """Give where a part lies in the sealed stream."""
         return Span(self._starts[number], self._starts[number + 1])
 
     def check(self, number: int) -> None:
-        """Digest a part, unless that is done.
+        """Digest a part, unless that is done, or no digests are to be compared.
 
         Raises:
+            BundleChangedError: it was whole, and was changed.
             BundleError: it is not what the manifest says; the text names it.
         """
-        lock = self._unchecked.get(number)
-        if lock is None:
-            return
-        with lock:
-            if number in self._unchecked:
-                self._require_digest(number)
-                del self._unchecked[number]
-
-    def _require_digest(self, number: int) -> None:
-        entry, found = self._entries[number], self._digest(number)
-        if found != entry.digest:
-            raise BundleError(
-                f"part {entry.filename} is damaged{self._swapped(found)}: its SHA-1 is"
-                f" {found}, the manifest says {entry.digest}; fetch it anew"
-            )
-
-    def _digest(self, number: int) -> str:
-        found = hashlib.sha1(usedforsecurity=False)
-        for piece in self._pieces(number, self.span(number)):
-            found.update(piece)
-        return found.hexdigest()
-
-    def _swapped(self, digest: str) -> str:
-        for entry in self._entries:
-            if entry.digest == digest:
-                return f" (it has the bytes of {entry.filename})"
-        return ""
+        if self.checked:
+            self._files[number].check()
 
     def read(self, span: Span) -> bytes:
-        """Give exactly these bytes of the sealed stream, of checked parts alone."""
+        """Give exactly these bytes of the sealed stream, of checked parts alone.
+
+        Raises:
+            BundleChangedError, BundleError: as `check`.
+        """
         pieces: list[bytes] = []
         number = bisect_right(self._starts, span.start) - 1
         while number < len(self) and self._starts[number] < span.stop:
-            wanted = span.clip(self.span(number))
-            if wanted.length:
-                self.check(number)
-                pieces += self._pieces(number, wanted)
+            wanted = span.clip(self.span(number)).shift(-self._starts[number])
+            for run, inside in split(wanted, RUN):
+                pieces.append(self._runs.get((number, run))[inside.start : inside.stop])
             number += 1
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _pieces(self, number: int, span: Span) -> Iterator[bytes]:
-        path = self._folder / self._entries[number].filename
-        inside = span.shift(-self._starts[number])
-        try:
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                for start in range(inside.start, inside.stop, _PIECE):
-                    yield _pread(file, path, Span(start, min(start + _PIECE, inside.stop)))
-            finally:
-                os.close(file)
-        except OSError as error:
-            raise BundleError(f"part {path}: {error.strerror}") from error
-
-
-def _pread(file: int, path: Path, span: Span) -> bytes:
-    data = os.pread(file, span.length, span.start)
-    while len(data) < span.length:
-        more = os.pread(file, span.length - len(data), span.start + len(data))
-        if not more:
-            raise BundleError(
-                f"part {path} has become shorter: it ends at {span.start + len(data)}"
-            )
-        data += more
-    return data
+    def _run(self, key: tuple[int, int]) -> bytes:
+        number, run = key
+        return self._files[number].read(run)
 
 
 def _size(path: Path) -> int:

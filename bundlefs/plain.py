@@ -7,7 +7,6 @@ For any other there are access points.
 Concurrency: any thread may read.
 """
 
-from pathlib import Path
 from typing import Protocol
 
 from isal import igzip_lib
@@ -59,10 +58,10 @@ class PlainByBlocks:
 
 
 class PlainByPoints:
-    """Any bundle, by access points, which are kept in a file of their own if `kept` names one."""
+    """Any bundle, by access points, which are kept in `kept` if that is given."""
 
-    def __init__(self, unsealed: Unsealed, kept: Path | None) -> None:
-        self._kept = PointsFile(kept) if kept is not None else None
+    def __init__(self, unsealed: Unsealed, kept: PointsFile | None) -> None:
+        self._kept = kept
         known = self._kept.load() if self._kept else None
         self._points = GzipPoints(unsealed, BundleError, index=known)
 

@@ -8,16 +8,14 @@ as somebody reads, and they may be kept for the next time.
 
 Access points hold plain bytes of the image, so they are as private as a state.
 
-Concurrency: any thread may read. One lock around `indexed_gzip`, one around the
-chunks that were inflated last, and one for each chunk that is being inflated, so that none
-is inflated twice at a time.
+Concurrency: any thread may read. One lock around `indexed_gzip`; `Kept` sees to it that
+no chunk is inflated twice at a time.
 """
 
 import hashlib
 import io
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +24,7 @@ import indexed_gzip
 
 from bundlefs import statefile
 from bundlefs.errors import BundlefsError, StateError
+from bundlefs.kept import Kept
 from bundlefs.spans import Span, split
 
 log = logging.getLogger(__name__)
@@ -34,6 +33,7 @@ SPACING = 4 << 20
 _READ = 64 << 10
 _CACHE_SIZE = 64 << 20
 _CHECKSUM = 32
+_ANEW = "access points are made anew as the image is read, and replace these"
 
 
 class Stream(Protocol):
@@ -52,47 +52,17 @@ class Chunks:
 
     def __init__(self, size: int, make: Callable[[int], bytes]) -> None:
         self._size = size
-        self._make = make
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[int, bytes] = OrderedDict()
-        self._making: dict[int, threading.Lock] = {}
+        self._kept = Kept(_CACHE_SIZE // size, make)
 
     def read(self, offset: int, length: int) -> bytes:
         """Give up to `length` bytes at `offset`, fewer only where a chunk is short: the last."""
         pieces = []
         for number, span in split(Span(offset, offset + length), self._size):
-            chunk = self._chunk(number)
+            chunk = self._kept.get(number)
             pieces.append(chunk[span.start : span.stop])
             if len(chunk) < self._size:
                 break
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def _chunk(self, number: int) -> bytes:
-        with self._lock:
-            chunk = self._found(number)
-            if chunk is not None:
-                return chunk
-            making = self._making.setdefault(number, threading.Lock())
-        # The kernel reads ahead in many requests at a time: one of them makes what all wait for.
-        with making:
-            with self._lock:
-                chunk = self._found(number)
-            return self._made(number) if chunk is None else chunk
-
-    def _found(self, number: int) -> bytes | None:
-        chunk = self._kept.get(number)
-        if chunk is not None:
-            self._kept.move_to_end(number)
-        return chunk
-
-    def _made(self, number: int) -> bytes:
-        chunk = self._make(number)
-        with self._lock:
-            self._kept[number] = chunk
-            while len(self._kept) * self._size > _CACHE_SIZE:
-                self._kept.popitem(last=False)
-            self._making.pop(number, None)
-        return chunk
 
 
 class GzipPoints:
@@ -131,7 +101,7 @@ class GzipPoints:
         try:
             self._file.import_index(fileobj=io.BytesIO(index))
         except indexed_gzip.ZranError as error:
-            log.warning("access points are made anew: %s", error)
+            log.warning("access points that were kept are of no use (%s): %s", error, _ANEW)
 
     def read(self, offset: int, length: int) -> bytes:
         """Give up to `length` bytes at `offset`, fewer only at the end of the content.
@@ -181,31 +151,44 @@ class GzipPoints:
 
 
 class PointsFile:
-    """A private file for access points, which serves speed alone: its failures are logged."""
+    """A private file for access points, which serves speed alone: its failures are logged.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: where it is, or is going to be.
+        of: what names the thing that the points are of; those of another are not taken.
+    """
+
+    def __init__(self, path: Path, of: bytes = b"") -> None:
         self._path = path
+        self._of = of
 
     def load(self) -> bytes | None:
         """Give what was saved, or None if nothing was, or it cannot be trusted."""
         try:
-            data = statefile.read_private(self._path)
-        except StateError as error:
-            log.warning("access points are made anew: %s", error)
+            return self._trusted()
+        except statefile.UntrustedError as error:
+            log.warning("access points in %s are not used: %s; %s", self._path, error, _ANEW)
             return None
+
+    def _trusted(self) -> bytes | None:
+        data = statefile.read_trusted(self._path)
         if data is None:
             return None
         saved, checksum = data[:-_CHECKSUM], data[-_CHECKSUM:]
-        if hashlib.sha256(saved).digest() == checksum:
-            return saved
-        log.warning("access points are made anew: the checksum of %s does not fit", self._path)
-        return None
+        if hashlib.sha256(saved).digest() != checksum:
+            raise statefile.UntrustedError(
+                "the file is damaged or cut short (its checksum does not fit)"
+            )
+        if not saved.startswith(self._of):
+            raise statefile.UntrustedError("they are of another file")
+        return saved.removeprefix(self._of)
 
     def save(self, data: bytes) -> None:
         """Replace what was saved."""
+        whole = self._of + data
         try:
             statefile.make_folder(self._path.parent)
-            statefile.replace(self._path, data + hashlib.sha256(data).digest())
+            statefile.replace(self._path, whole + hashlib.sha256(whole).digest())
         except (OSError, StateError) as error:
             log.warning("cannot keep the access points in %s: %s", self._path, error)
 

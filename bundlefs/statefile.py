@@ -188,16 +188,43 @@ def read(path: Path) -> Contents | None:
         ) from error
 
 
+class UntrustedError(Exception):
+    """A file cannot be read, or others have access to it.
+
+    Attributes:
+        exposed: whether others may read it.
+    """
+
+    def __init__(self, reason: str, *, exposed: bool = False) -> None:
+        super().__init__(reason)
+        self.exposed = exposed
+
+
 def read_private(path: Path) -> bytes | None:
-    """Read a file that nobody else may have written or read, or give None if there is none.
+    """Read a state file that nobody else may have written or read, or give None if there is none.
 
     Raises:
         StateError: it cannot be read, or others have access to it.
     """
     try:
+        return read_trusted(path)
+    except UntrustedError as error:
+        remedy = "; name another with --state"
+        if error.exposed:
+            remedy = f" and it holds the bundle's key; if nobody did, chmod 600 it. Else {_REMEDY}"
+        raise StateError(f"state file {path}: {error}{remedy}") from error
+
+
+def read_trusted(path: Path) -> bytes | None:
+    """Read a file that nobody else may have written or read, or give None if there is none.
+
+    Raises:
+        UntrustedError: it cannot be read, or others have access to it.
+    """
+    try:
         handle = _opened_file(path, os.O_NOFOLLOW)
         try:
-            _require_private(path, os.fstat(handle))
+            _require_private(os.fstat(handle))
             with os.fdopen(handle, "rb", closefd=False) as file:
                 return file.read()
         finally:
@@ -206,22 +233,20 @@ def read_private(path: Path) -> bytes | None:
         return None
     except OSError as error:
         reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
-        raise StateError(f"state file {path}: {reason}; name another with --state") from error
+        raise UntrustedError(str(reason)) from error
 
 
-def _require_private(path: Path, status: os.stat_result) -> None:
+def _require_private(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise StateError(f"state file {path}: it is not a regular file; name another with --state")
+        raise UntrustedError("it is not a regular file")
     if status.st_uid != os.geteuid():
-        raise StateError(
-            f"state file {path}: it belongs to user {status.st_uid}, not to you"
-            f" ({os.geteuid()}); chown it if you trust it, or name another with --state"
+        raise UntrustedError(
+            f"it belongs to user {status.st_uid}, not to you ({os.geteuid()}); chown it if you"
+            " trust it"
         )
     if status.st_mode & 0o077:
-        raise StateError(
-            f"state file {path}: others may open it (mode {status.st_mode & 0o777:04o}) and it"
-            f" holds the bundle's key; if nobody did, chmod 600 it. Else {_REMEDY}"
-        )
+        mode = status.st_mode & 0o777
+        raise UntrustedError(f"others may open it (mode {mode:04o})", exposed=True)
 
 
 def make_folder(folder: Path) -> None:

@@ -53,9 +53,10 @@ class Unsealed:
         return self._decrypted(whole)[skip : skip + span.length]
 
     def _decrypted(self, whole: Span) -> bytes:
-        chain = Span(whole.start - cbc.BLOCK, whole.start)
-        before = self._parts.read(chain) if whole.start else self._secret.iv
-        return cbc.decrypt(self._secret.key, before, self._parts.read(whole))
+        if not whole.start:
+            return cbc.decrypt(self._secret.key, self._secret.iv, self._parts.read(whole))
+        sealed = self._parts.read(Span(whole.start - cbc.BLOCK, whole.stop))
+        return cbc.decrypt(self._secret.key, sealed[: cbc.BLOCK], sealed[cbc.BLOCK :])
 
     def pieces(self, part: Span) -> Iterator[bytes]:
         """Give the bytes of the gzip stream that are sealed in these of the sealed stream."""

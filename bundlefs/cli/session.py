@@ -4,8 +4,9 @@ import argparse
 import logging
 import os
 import resource
+import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -101,9 +102,16 @@ def open_session(
     session = _session(arguments, arguments.manifest)
     parts = PartFiles(manifest, parts_folder(arguments), check=not arguments.no_verify)
     with closing(OpenedBundle(manifest, parts, secret)) as bundle:
-        view = DiskView(bundle, arguments.manifest.stat().st_mtime_ns)
+        view = DiskView(bundle, _written_ns(arguments.manifest))
         serve(view, session, ready)
     return 0
+
+
+def _written_ns(manifest: Path) -> int:
+    """Give the manifest's time, which the disk shows; it has been read and may be gone now."""
+    with suppress(OSError):
+        return manifest.stat().st_mtime_ns
+    return time.time_ns()
 
 
 def _session(arguments: argparse.Namespace, source: Path) -> Session:

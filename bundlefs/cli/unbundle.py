@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     parts = PartFiles(manifest, parts_folder(arguments))
 
     def into(sink: Sink) -> Passed:
-        with Workers(arguments.jobs) as workers, progress_bar() as progress:
+        with parts, Workers(arguments.jobs) as workers, progress_bar() as progress:
             return Pass(manifest, parts, secret, workers).run(sink, progress)
 
     output = arguments.output or Path(f"{file_name(manifest)}.img")

@@ -102,12 +102,12 @@ def _contents(
         return total if manifest.bundled_size else f"{total} (the manifest does not tell)"
 
     def digests() -> str:
-        with progress_bar() as progress:
+        with found[0], progress_bar() as progress:
             check_parts(found[0], workers, progress)
         return f"all {len(found[0])}"
 
     def decryption() -> str:
-        with progress_bar() as progress:
+        with found[0], progress_bar() as progress:
             passed = Pass(manifest, found[0], unlock(manifest, keys), workers).run(
                 Nowhere(), progress
             )

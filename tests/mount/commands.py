@@ -182,7 +182,7 @@ def names(folder: Path) -> list[str]:
 
 def mounts_at(path: str | Path) -> int:
     """Count the mounts on exactly this path, one over the other, in the kernel's table."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
     return [line.split()[4] for line in lines].count(os.path.realpath(path))
 
 

@@ -69,7 +69,7 @@ class Sink:
 
     def live(self) -> list[str]:
         """Give the mounts that are there: the script mounts in its temporary folder."""
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
         return [line for line in lines if str(self.scratch) in line]
 
     def sent(self) -> list[str]:

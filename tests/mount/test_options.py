@@ -192,7 +192,9 @@ def test_fuse_options(words: list[str], shown: set[str], image: Path, mountpoint
     with mounted(image, mountpoint, *words) as mount:
         [line] = [
             line
-            for line in Path("/proc/self/mountinfo").read_text().splitlines()
+            for line in Path("/proc/self/mountinfo")
+            .read_text(errors="surrogateescape")
+            .splitlines()
             if line.split()[4] == str(mount.path)
         ]
     assert shown | {"ro", "nodev"} <= set(line.replace(" ", ",").split(","))

@@ -1,0 +1,241 @@
+"""One part file of a bundle: whole by its digest, and from then on the same at each read.
+
+A part is digested as a whole before the first byte of it is handed out, and the digest of each
+MiB of it is kept. Whatever is read later is a whole MiB that has the digest it had then: times
+and inode numbers are not enough where a write through a mapping or a server's cache leaves no
+trace in them. Where they do tell of a change it is found sooner, and the part is digested anew:
+if the digest holds, it is the same part, moved or touched. If not, the part was changed, and
+stays refused: what was read of it before is of another file.
+
+A part that never was whole may be fetched anew: it is tried again at each read.
+
+Concurrency: any thread may read. A lock keeps the digest single.
+"""
+
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from bundlefs.descriptors import Descriptors
+from bundlefs.errors import BundleChangedError, BundleError
+from bundlefs.image import Identity, settle
+from bundlefs.spans import Span
+
+log = logging.getLogger(__name__)
+
+RUN = 1 << 20
+"""Bytes that are read at a time: large, and at multiples of it, as servers like it best."""
+
+_TRIES = 3
+_MOST_ALARMS = 3
+
+
+class _DamagedError(BundleError):
+    """The part is there and can be read, and is not what the manifest says."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """What the part was when it was whole: the file's identity, and digests by number of run."""
+
+    identity: Identity
+    digests: dict[int, bytes] = field(default_factory=dict, repr=False)
+
+
+class PartFile:
+    """A part of `size` bytes.
+
+    Args:
+        path: its file.
+        size: bytes, as they were when the bundle was opened.
+        sha1: what its digest must be; None to take it as it is found.
+        names: of the parts by digest, to tell a part that has the name of another.
+        descriptors: where its file is kept open.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        size: int,
+        sha1: str | None,
+        names: Mapping[str, str],
+        descriptors: Descriptors,
+    ) -> None:
+        self._path = path
+        self._size = size
+        self._sha1 = sha1
+        self._names = names
+        self._descriptors = descriptors
+        self._lock = threading.Lock()
+        self._proof: _Proof | None = None
+        self._changed = ""
+        self._alarms = 0
+
+    def check(self) -> None:
+        """Digest the part, unless that is done.
+
+        Raises:
+            BundleChangedError: it was whole, and was changed.
+            BundleError: it cannot be read, or is not what the manifest says; the text names it.
+        """
+        with self._lock:
+            self._proven()
+
+    def read(self, run: int) -> bytes:
+        """Return a MiB of the part, the one of number `run`, or what there is of it at the end.
+
+        Raises:
+            BundleChangedError, BundleError: as `check`.
+        """
+        doubts: list[str] = []
+        for _ in range(_TRIES):
+            with self._lock:
+                proof = self._proven()
+            data, doubts = self._look(run, proof)
+            if not doubts:
+                return data
+            self._settle_doubts(proof, doubts)
+        raise BundleError(f"part {self._path} changes all the time: {', '.join(doubts)}")
+
+    # Of these, `_look` and `_settle_doubts` are called without the lock, the others with it.
+
+    def _proven(self) -> _Proof:
+        if self._changed:
+            raise BundleChangedError(self._changed)
+        if self._proof is None:
+            self._proof = self._prove()
+        return self._proof
+
+    def _prove(self) -> _Proof:
+        try:
+            with self._descriptors.borrow(self._path) as file:
+                return self._proof_of(file)
+        except (OSError, BundleError) as error:
+            self._descriptors.drop(self._path)  # another file may have its name next time
+            if isinstance(error, OSError):
+                raise BundleError(f"part {self._path}: {error.strerror}") from error
+            raise
+
+    def _proof_of(self, file: int) -> _Proof:
+        proof = _Proof(Identity.of(file))
+        settle(proof.identity)
+        if proof.identity.size != self._size:
+            raise _DamagedError(
+                f"part {self._path} has {proof.identity.size} bytes and had {self._size} when the"
+                " bundle was opened"
+            )
+        if self._sha1 is not None:
+            found = self._digest(file, proof.digests)
+            if changes := proof.identity.changes(Identity.of(file)):
+                raise BundleError(
+                    f"part {self._path} was changed while it was digested: {', '.join(changes)}"
+                )
+            self._require_digest(self._sha1, found)
+        return proof
+
+    def _digest(self, file: int, digests: dict[int, bytes]) -> str:
+        whole = hashlib.sha1(usedforsecurity=False)
+        for run, data in enumerate(_runs_of(file, self._size)):
+            whole.update(data)
+            digests[run] = _digest(data)
+        return whole.hexdigest()
+
+    def _require_digest(self, sha1: str, found: str) -> None:
+        if found == sha1:
+            return
+        other = self._names.get(found)
+        swapped = f" (it has the bytes of {other})" if other else ""
+        raise _DamagedError(
+            f"part {self._path.name} is damaged{swapped}: its SHA-1 is {found}, the manifest says"
+            f" {sha1}; fetch it anew"
+        )
+
+    def _look(self, run: int, proof: _Proof) -> tuple[bytes, list[str]]:
+        """Read a run; give it, and all that is not as it was when the part was whole."""
+        span = Span(run * RUN, min((run + 1) * RUN, self._size))
+        try:
+            with self._descriptors.borrow(self._path) as file:
+                data = _pread(file, span)
+                now = Identity.of(file)  # after the read, so that no change can slip in between
+        except OSError as error:
+            self._descriptors.drop(self._path)
+            raise BundleError(f"part {self._path}: {error.strerror}") from error
+        doubts = proof.identity.changes(now) if self._alarms < _MOST_ALARMS else []
+        found = _digest(data)
+        if proof.digests.setdefault(run, found) != found or len(data) != span.length:
+            doubts.append(f"bytes {span.start} to {span.stop} are not what they were")
+        return data, doubts
+
+    def _settle_doubts(self, proof: _Proof, doubts: list[str]) -> None:
+        """Find out whether the part is still the one that was whole; else refuse it for good."""
+        self._descriptors.drop(self._path)
+        with self._lock:
+            if self._proof is not proof or self._changed:
+                return  # another thread has done so
+            what = ", ".join(doubts)
+            if self._sha1 is None:
+                self._refuse(f"{what}; without digests that cannot be told from an edit")
+            try:
+                self._proof = self._prove()
+            except _DamagedError as error:
+                self._refuse(f"{what}; {error}")
+            self._count_alarm(what)
+
+    def _count_alarm(self, what: str) -> None:
+        """Tell of a false alarm; after some, what the file system says counts no longer."""
+        self._alarms += 1
+        log.info("part %s: %s, and its digest holds", self._path, what)
+        if self._alarms == _MOST_ALARMS:
+            log.warning(
+                "the file system changes what it says of part %s (%s), though no byte of it is"
+                " another: from now on its bytes alone are compared",
+                self._path,
+                what,
+            )
+
+    def _refuse(self, what: str) -> None:
+        self._changed = (
+            f"part {self._path} was changed after it was first read: {what}. It stays refused:"
+            " put it back as it was, and open the bundle anew"
+        )
+        raise BundleChangedError(self._changed)
+
+
+def sha1_of(path: Path) -> str:
+    """Return the SHA-1 of a file as it is now.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(
+                file, partial(hashlib.sha1, usedforsecurity=False)
+            ).hexdigest()
+    except OSError as error:
+        raise BundleError(f"part {path}: {error.strerror}") from error
+
+
+def _runs_of(file: int, size: int) -> Iterator[bytes]:
+    for start in range(0, size, RUN):
+        yield _pread(file, Span(start, min(start + RUN, size)))
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha1(data, usedforsecurity=False).digest()
+
+
+def _pread(file: int, span: Span) -> bytes:
+    """Read a span; shorter only where the file ends."""
+    data = os.pread(file, span.length, span.start)
+    while len(data) < span.length:
+        more = os.pread(file, span.length - len(data), span.start + len(data))
+        if not more:
+            break
+        data += more
+    return data
