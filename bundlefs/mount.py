@@ -19,6 +19,7 @@ import trio
 from bundlefs.errors import MountError
 from bundlefs.fs import Operations
 from bundlefs.mountpoint import in_use
+from bundlefs.overheard import overheard
 from bundlefs.service import (
     REPORT_SIGNAL,
     Notifier,
@@ -94,9 +95,9 @@ def _shown(source: str) -> str:
 def _fuse(operations: pyfuse3.Operations, session: Session) -> Iterator[None]:
     options = {*pyfuse3.default_options, "ro", f"fsname={_shown(session.source)}"}
     options |= {"subtype=bundlefs", *session.options}
-    # libfuse explains itself on stderr alone.
     try:
-        pyfuse3.init(operations, str(session.mountpoint), options)
+        with overheard():
+            pyfuse3.init(operations, str(session.mountpoint), options)
     except (RuntimeError, UnicodeEncodeError) as error:
         given = ",".join(sorted(session.options)) or "none"
         raise MountError(
