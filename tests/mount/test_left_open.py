@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.commands import MARK
+from tests.mount.commands import MARK, eventually
 from tests.support import images
-from tests.support.mounts import BUNDLEFS, clear, read_status, settings
+from tests.support.mounts import BUNDLEFS, clear, detach, is_mounted, read_status, settings
 from tests.support.tools import run
 
 OTHER = "210987654321"
@@ -114,3 +114,46 @@ def test_an_image_by_its_number(image: Path, mountpoint: Path) -> None:
         number = file.fileno()
         with mounted_by(f"/dev/fd/{number}", mountpoint, left=(number,)):
             assert len(list(mountpoint.glob("*.part.*"))) == 2
+
+
+@pytest.mark.parametrize("redirected", ["2>/dev/full", "2>&-", "2>&1 >&-", ">/dev/full 2>&1"])
+def test_a_mount_without_streams(redirected: str, image: Path, mountpoint: Path) -> None:
+    """Also with warnings to print and to log."""
+    script = f'"$@" {redirected}'
+    words = [*BUNDLEFS, "mount", "--sloppy", "-o", "unknown", str(image), str(mountpoint)]
+    for more in ((), ("--account", OTHER)):
+        done = subprocess.run(
+            ["sh", "-c", script, "sh", *words, *more],
+            env=settings(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done
+        clear(mountpoint, int(read_status(mountpoint)["pid"]))
+
+
+@pytest.mark.parametrize("kind", ["full", "unread"])
+def test_a_mount_in_the_foreground_whose_log_is_gone(
+    kind: str, image: Path, mountpoint: Path
+) -> None:
+    reader, writer = os.pipe()
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = subprocess.Popen(
+        [*BUNDLEFS, "mount", "-f", str(image), str(mountpoint)],
+        env=settings(),
+        stdin=subprocess.DEVNULL,
+        stderr=full if kind == "full" else writer,
+    )
+    for number in (reader, writer, full):
+        os.close(number)
+    try:
+        assert eventually(lambda: is_mounted(mountpoint))
+        assert len(list(mountpoint.glob("*.part.*"))) == 2
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        detach(mountpoint)
