@@ -55,6 +55,10 @@ class BundleChangedError(BundleError):
     """A part that was whole was changed while the bundle was open: ESTALE, for good."""
 
 
+class SignatureError(BundleError):
+    """A manifest's signature is not that of the user's key. Nothing of the bundle is handed out."""
+
+
 class StateError(BundlefsError):
     """The state of an earlier mount cannot be used, and going on without it might mix bundles."""
 

@@ -10,11 +10,12 @@ Read are the manifests of ec2-ami-tools and of euca2ools, versions 2007-10-10, 2
 bundle/manifest.py]. Elements that are not known are passed over with all that is in them.
 """
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bundlefs.errors import BundleError
+from bundlefs.errors import BundleError, UsageError
 from bundlefs.escapes import quoted
 from bundlefs.manifest_xml import (
     CONTROL,
@@ -30,13 +31,18 @@ from bundlefs.manifest_xml import (
     show,
 )
 
-__all__ = ["BundleManifest", "PartEntry", "parse_manifest", "read_manifest"]
+__all__ = ["BundleManifest", "PartEntry", "find_manifest", "parse_manifest", "read_manifest"]
 
 VERSIONS = ("2007-10-10", "2007-08-29", "3")
+# ec2-ami-tools writes 2007-08-29 as a number, and its wrapper takes all of them for numbers.
+_WRITTEN = frozenset((*VERSIONS, *(text.replace("-", "") for text in VERSIONS)))
 LARGEST_IMAGE = 16 << 40
+# What euca2ools 1.0 writes for every image: it adds to the sum behind its loop, not in it.
+_DIGEST_OF_NOTHING = "da39a3ee5e6b4b0d3255bfef95601890afd80709"
 # Twice that many: what does not compress grows a little, and sparse maps count as well.
 LARGEST_BUNDLE = 2 * LARGEST_IMAGE
 
+_MOST_NAMED = 10
 _HEX_DIGITS = re.compile("(?:[0-9a-fA-F]{2})*")
 
 
@@ -45,7 +51,7 @@ class BundleManifest:
     """What a manifest says. Nothing of it has been compared with the bundle.
 
     Attributes:
-        version: one of `VERSIONS`.
+        version: one of `VERSIONS`, as it is written: maybe without the dashes.
         name: of the image. Free text without control characters, and no safe file name.
         user: the account that made the bundle. Free text.
         arch: i386 where it is missing, as in version 3.
@@ -56,7 +62,8 @@ class BundleManifest:
         product_codes: of a paid image.
         ancestors: ids of the images that it was made from.
         kernel_name: of a kernel image.
-        digest: SHA-1 of the tar stream, 40 lowercase hex digits.
+        digest: SHA-1 of the tar stream, 40 lowercase hex digits; None where missing, or where it
+            is that of nothing at all.
         size: of the image, 1 to `LARGEST_IMAGE` bytes.
         bundled_size: of all parts together, 1 to `LARGEST_BUNDLE` bytes.
         ec2_key: the AES key as EC2's key encrypts it, hex as written.
@@ -66,7 +73,8 @@ class BundleManifest:
         parts: in the order of their indexes, at least one.
         signature: hex as written; None where missing, empty or `UNSIGNED`.
         signed_text: what the signature is over: `<machine_configuration>` and `<image>`, each
-            exactly as it stands in the file, and in version 3 the latter alone. ec2-ami-tools
+            exactly as it stands in the file, and in version 3, where nothing else is read, the
+            latter alone. ec2-ami-tools
             joins the two wherever they stand, so that white space between them does not count
             [manifestv20071010.rb, authenticate].
     """
@@ -92,6 +100,37 @@ class BundleManifest:
     parts: tuple[PartEntry, ...] = field(repr=False)
     signature: str | None = field(repr=False)
     signed_text: bytes = field(repr=False)
+
+
+def find_manifest(path: str | Path) -> Path:
+    """Return the one manifest in the folder `path`, or `path` itself if it is no folder.
+
+    Raises:
+        BundleError: the folder cannot be read.
+        UsageError: it has no manifest, or several.
+    """
+    folder = Path(path)
+    if not os.path.isdir(folder):  # noqa: PTH112  # Path's raises at a zero byte
+        return folder
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208  # its OSErrors carry the text we show
+    except OSError as error:
+        raise BundleError(
+            f"cannot look for a manifest in {quoted(str(path))}: {error.strerror}"
+        ) from error
+    endings = (".manifest.xml", ".xml")
+    found = next(filter(None, ([x for x in names if x.endswith(end)] for end in endings)), [])
+    if len(found) != 1:
+        raise UsageError(_not_one(folder, found))
+    return folder / found[0]
+
+
+def _not_one(folder: Path, names: list[str]) -> str:
+    where = quoted(str(folder))
+    if not names:
+        return f"the folder {where} has no manifest (NAME.manifest.xml) in it"
+    shown = ", ".join(map(quoted, names[:_MOST_NAMED])) + (", ..." if names[_MOST_NAMED:] else "")
+    return f"the folder {where} has several manifests, so name one of them: {shown}"
 
 
 def read_manifest(path: str | Path) -> BundleManifest:
@@ -123,12 +162,10 @@ def parse_manifest(data: bytes) -> BundleManifest:
 
 
 def _manifest(found: Elements) -> BundleManifest:
-    version = _required(found, "manifest/version")
-    if version not in VERSIONS:
-        raise BundleError(
-            f"its version {show(version)} is unknown: those known are {', '.join(VERSIONS)}"
-        )
-    if found.unnamed and version != "3":
+    version = _version(found)
+    if version == "3":
+        found.forget_machine()  # it has none that is signed
+    elif found.unnamed:
         raise BundleError(f"its {show(found.unnamed)} does not say its algorithm")
     product_codes, more_codes, ancestors = (_list(found, path) for path in REPEATED_TEXTS)
     for text in (each for mapping in found.mappings for each in mapping):
@@ -154,8 +191,16 @@ def _manifest(found: Elements) -> BundleManifest:
         user_iv=_hex(found, f"{IMAGE}/user_encrypted_iv"),
         parts=_parts(found),
         signature=_signature(found),
-        signed_text=_signed_text(found, version),
+        signed_text=found.spans.get(MACHINE, b"") + found.spans[IMAGE],
     )
+
+
+def _version(found: Elements) -> str:
+    version = _required(found, "manifest/version")
+    if version not in _WRITTEN:
+        known = ", ".join(VERSIONS)
+        raise BundleError(f"its version {show(version)} is unknown: those known are {known}")
+    return version
 
 
 def _optional(found: Elements, path: str) -> str | None:
@@ -191,18 +236,14 @@ def _tar_digest(found: Elements) -> str | None:
     text = _optional(found, f"{IMAGE}/digest")
     if text is not None and not DIGEST.fullmatch(text):
         raise BundleError(f"its digest {show(text)} is no SHA-1: 40 hex digits")
-    return text and text.lower()
+    digest = text and text.lower()
+    return None if digest == _DIGEST_OF_NOTHING else digest
 
 
 def _signature(found: Elements) -> str | None:
     if found.texts.get("manifest/signature") == "UNSIGNED":  # euca2ools, without a key
         return None
     return _hex(found, "manifest/signature")
-
-
-def _signed_text(found: Elements, version: str) -> bytes:
-    machine = b"" if version == "3" else found.spans.get(MACHINE, b"")
-    return machine + found.spans[IMAGE]
 
 
 def _bundled_size(found: Elements) -> int | None:

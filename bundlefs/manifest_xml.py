@@ -107,8 +107,9 @@ def gather(data: bytes) -> "Elements":
 def _require_modest(data: bytes) -> None:
     """Refuse what would cost memory before it could be refused while parsing."""
     if len(data) > LONGEST_MANIFEST:
+        what = "" if _begins_as_xml(data) else "no XML, and "
         raise BundleError(
-            f"it is larger than the {LONGEST_MANIFEST} bytes that a manifest may have"
+            f"it is {what}larger than the {LONGEST_MANIFEST} bytes that a manifest may have"
         )
     if b"\0" in data:
         raise BundleError("it is not XML in UTF-8: it has a zero byte in it")
@@ -116,6 +117,11 @@ def _require_modest(data: bytes) -> None:
         raise BundleError("it has a document type (<!DOCTYPE>), which a manifest may not have")
     if data.count(b"<") > _MOST_TAGS or data.count(b"=") > _MOST_EQUAL_SIGNS:
         raise BundleError(f"it has more elements or attributes than {MOST_PARTS} parts need")
+
+
+def _begins_as_xml(data: bytes) -> bool:
+    head = data[:_SHOWN].removeprefix("\N{BYTE ORDER MARK}".encode())
+    return head.lstrip(_BLANKS.encode()).startswith(b"<")
 
 
 class Elements:
@@ -169,6 +175,17 @@ class Elements:
             raise BundleError(f"it is not well-formed XML: {error}") from error
         finally:
             del self._expat  # it knows this object: a circle that would keep the data
+
+    def forget_machine(self) -> None:
+        """Drop the machine configuration with all that is in it."""
+        inside = f"{MACHINE}/"
+        self.texts = {
+            path: text for path, text in self.texts.items() if not path.startswith(inside)
+        }
+        for path in filter(lambda path: path.startswith(inside), self.lists):
+            self.lists[path].clear()
+        self.mappings.clear()
+        self.spans.pop(MACHINE, None)
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         self._depth += 1

@@ -22,14 +22,14 @@ from bundlefs.errors import (
 )
 from bundlefs.index import Index
 from bundlefs.keys import Passphrase, Secret
-from bundlefs.manifest_reader import BundleManifest, read_manifest
+from bundlefs.manifest_reader import BundleManifest, find_manifest, read_manifest
 from bundlefs.parts import PartFiles
 from bundlefs.plain import Plain, PlainByBlocks, PlainByPoints
 from bundlefs.points import PointsFile
 from bundlefs.spans import Span
 from bundlefs.state import default_folder
 from bundlefs.unbundle import file_name
-from bundlefs.unlock import Keys, unlock
+from bundlefs.unlock import Keys, Signature, check_signature, unlock
 from bundlefs.unseal import Unsealed
 
 log = logging.getLogger(__name__)
@@ -237,24 +237,32 @@ def open_bundle(
     *,
     parts: str | os.PathLike[str] | None = None,
     passphrase: Passphrase | None = None,
+    ignore_signature: bool = False,
 ) -> OpenedBundle:
     """Open a bundle, to read its image at any offset; a context manager.
 
+    A manifest without a signature is opened, and the log has a warning.
+
     Args:
-        manifest: path of a manifest.
+        manifest: path of a manifest, or of a folder with one.
         user_key: path of the private key of the user that it names.
         parts: folder of the parts; the manifest's by default.
         passphrase: asked if the key is encrypted.
+        ignore_signature: open it even if this key did not sign it, so that it may be anybody's.
 
     Raises:
         BundleError: the bundle is damaged, or this key does not open it.
         KeyFileError: the key file is of no use.
+        SignatureError: it was not signed by this key, or was changed since.
+        UsageError: the folder has no manifest, or several.
     """
-    path = Path(manifest)
+    path = find_manifest(Path(manifest))
     read = read_manifest(path)
     keys = Keys.load(Path(user_key), None, None, passphrase)
+    secret = unlock(read, keys, ignore_signature=ignore_signature)
+    if (found := check_signature(read, keys)) is not Signature.HOLDS:
+        log.warning("%s: signature: %s", path, found.value)
     folder = Path(parts) if parts is not None else path.absolute().parent
-    secret = unlock(read, keys)
     with ExitStack() as stack:
         bundle = OpenedBundle(read, stack.enter_context(PartFiles(read, folder)), secret)
         stack.pop_all()

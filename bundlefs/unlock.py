@@ -1,15 +1,18 @@
-"""Who may open a bundle: from the keys that were given to its secret.
+"""Who may open a bundle, and whether it is the user's own: from the keys to its secret.
 
-A manifest has the secret twice: for the user, and for EC2. `--ec2-key` is for
-those who run an EC2-compatible cloud and hold its private key.
+A manifest has the secret twice: for the user, and for EC2, whose private key those hold who run
+a cloud of their own. That a key opens it shows nothing: whoever can write to the bucket and has
+the user's certificate can put another bundle there, whole and wrapped for the user. The signature
+is what they cannot make, so `unlock` gives no secret of a manifest whose signature does not hold.
 """
 
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
-from bundlefs.errors import BundleError, KeyFileError
+from bundlefs.errors import BundleError, KeyFileError, SignatureError
 from bundlefs.keys import (
     Passphrase,
     Secret,
@@ -67,12 +70,46 @@ class Keys:
         return self.user is not None or self.ec2 is not None
 
 
-def unlock(manifest: BundleManifest, keys: Keys) -> Secret:
-    """Give the bundle's secret.
+class Signature(Enum):
+    """What is known of a manifest's signature; the value says it to a person."""
+
+    HOLDS = "made by the user's key"
+    BAD = "the user's key did not make it, or the manifest was changed since"
+    MISSING = "the manifest has none"
+    UNCHECKED = "not checked, since no key or certificate of the user is given"
+
+
+def check_signature(manifest: BundleManifest, keys: Keys) -> Signature:
+    """Return what the keys at hand show of the manifest's signature."""
+    if manifest.signature is None:
+        return Signature.MISSING
+    if keys.verifier is None:
+        return Signature.UNCHECKED
+    held = verify(keys.verifier, manifest.signed_text, manifest.signature)
+    return Signature.HOLDS if held else Signature.BAD
+
+
+def unlock(manifest: BundleManifest, keys: Keys, *, ignore_signature: bool = False) -> Secret:
+    """Return the bundle's secret, unless the manifest's signature is bad.
+
+    A signature that is missing, or that no key at hand can check, is no reason to refuse: the
+    caller says so, by `check_signature`.
 
     Raises:
         BundleError: no key that was given opens it.
+        SignatureError: the signature is bad, and `ignore_signature` is not given.
     """
+    # First: who gives a wrong key is to hear of that.
+    secret = _unwrapped(manifest, keys)
+    if not ignore_signature and check_signature(manifest, keys) is Signature.BAD:
+        raise SignatureError(
+            f"the signature of the manifest does not hold: {Signature.BAD.value}; the whole bundle"
+            " may be somebody else's, so get it anew from where you trust it"
+        )
+    return secret
+
+
+def _unwrapped(manifest: BundleManifest, keys: Keys) -> Secret:
     if keys.user:
         wrapped = _both(manifest.user_key, manifest.user_iv)
         if wrapped is None:
@@ -91,14 +128,3 @@ def unlock(manifest: BundleManifest, keys: Keys) -> Secret:
 
 def _both(key: str | None, iv: str | None) -> tuple[str, str] | None:
     return (key, iv) if key and iv else None
-
-
-def is_signed_by(manifest: BundleManifest, public: RSAPublicKey) -> bool:
-    """Tell whether the manifest's signature is that of this key's owner.
-
-    Raises:
-        BundleError: it has none.
-    """
-    if manifest.signature is None or not manifest.signed_text:
-        raise BundleError("the manifest is not signed")
-    return verify(public, manifest.signed_text, manifest.signature)

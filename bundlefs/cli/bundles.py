@@ -8,9 +8,14 @@ from pathlib import Path
 
 from bundlefs.cli.bars import Bar
 from bundlefs.cli.common import positive
+from bundlefs.cli.kinds import no_manifest
+from bundlefs.cli.opening import print_warning
 from bundlefs.cli.passphrase import add_passphrase_options, passphrase
+from bundlefs.errors import BundleError, SignatureError, UsageError
+from bundlefs.keys import Secret
+from bundlefs.manifest_reader import BundleManifest, find_manifest, read_manifest
 from bundlefs.unbundle import Progress
-from bundlefs.unlock import Keys
+from bundlefs.unlock import Keys, Signature, check_signature, unlock
 from bundlefs.workers import default_jobs
 
 PIPE = Path("-")
@@ -19,10 +24,34 @@ PIPE = Path("-")
 
 def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the manifest, its parts and the keys."""
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST")
+    add_manifest(parser)
     add = parser.add_argument
     add("--parts", type=Path, metavar="DIR", help="folder of the parts (default: the manifest's)")
     add_key_arguments(parser)
+
+
+def add_manifest(parser: argparse.ArgumentParser) -> None:
+    """Declare the manifest."""
+    parser.add_argument(
+        "manifest", type=_manifest, metavar="MANIFEST", help="or a folder with one in it"
+    )
+
+
+def _manifest(text: str) -> Path:
+    """Return the manifest that is meant; what is wrong with it is said on reading it."""
+    try:
+        return find_manifest(text)
+    except (BundleError, UsageError):
+        return Path(text)
+
+
+def add_ignore_signature(parser: argparse.ArgumentParser) -> None:
+    """Declare the option to trust what the user's key did not sign."""
+    parser.add_argument(
+        "--ignore-signature",
+        action="store_true",
+        help="go on with a manifest that your key did not sign; it may be anybody's",
+    )
 
 
 def add_key_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +78,55 @@ def load_keys(arguments: argparse.Namespace) -> Keys:
         arguments.ec2_key,
         passphrase(arguments, arguments.user_key or arguments.ec2_key),
     )
+
+
+def read_given(arguments: argparse.Namespace) -> BundleManifest:
+    """Read the manifest that is given.
+
+    Raises:
+        BundleError: it is none; the text says what it is instead, where that can be seen.
+        UsageError: it is a folder with none in it, or with several.
+    """
+    path = find_manifest(arguments.manifest)
+    try:
+        return read_manifest(path)
+    except BundleError as error:
+        if text := no_manifest(path):
+            raise BundleError(text) from error
+        raise
+
+
+def unlock_given(manifest: BundleManifest, keys: Keys, arguments: argparse.Namespace) -> Secret:
+    """Return the secret of a bundle whose signature is not bad, or is to be ignored.
+
+    Raises:
+        BundleError: the keys do not open it.
+        SignatureError: the signature is bad.
+    """
+    ignore = arguments.ignore_signature
+    try:
+        secret = unlock(manifest, keys, ignore_signature=ignore)
+    except SignatureError as error:
+        raise SignatureError(
+            f"{arguments.manifest}: {error}. --ignore-signature goes on all the same, as with a"
+            " bundle that was made with a certificate alone"
+        ) from error
+    if check_signature(manifest, keys) is Signature.BAD:
+        print_warning(f"{arguments.manifest}: signature: {Signature.BAD.value}; it is ignored")
+    return secret
+
+
+def signature_in_words(manifest: BundleManifest, keys: Keys) -> str:
+    """Say what was found of a manifest's signature."""
+    found = check_signature(manifest, keys)
+    hint = " (--user-cert)" if found is Signature.UNCHECKED else ""
+    return f"{found.value}{hint}"
+
+
+def warn_unless_signed(manifest: BundleManifest, keys: Keys, path: Path) -> None:
+    """Say so where no signature shows whose bundle it is; a bad one was spoken of before."""
+    if check_signature(manifest, keys) in (Signature.MISSING, Signature.UNCHECKED):
+        print_warning(f"{path}: signature: {signature_in_words(manifest, keys)}")
 
 
 def parts_folder(arguments: argparse.Namespace) -> Path:

@@ -5,16 +5,24 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from bundlefs.cli.bundles import PIPE, add_key_arguments, load_keys
+from bundlefs.cli.bundles import (
+    PIPE,
+    add_ignore_signature,
+    add_key_arguments,
+    add_manifest,
+    load_keys,
+    read_given,
+    unlock_given,
+    warn_unless_signed,
+)
 from bundlefs.cli.common import Subparsers, read_certs
 from bundlefs.cli.streams import tell
 from bundlefs.errors import BundleError, UsageError
 from bundlefs.keys import Secret, UserKeys, sign, wrap
 from bundlefs.manifest import Contents, Metadata, WrappedSecrets, parse_mapping, render
-from bundlefs.manifest_reader import BundleManifest, read_manifest
+from bundlefs.manifest_reader import BundleManifest
 from bundlefs.regions import Recipient, recipients
 from bundlefs.unbundle import NewFile, Pipe, Sink, SparseFile, file_name, written
-from bundlefs.unlock import unlock
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -26,8 +34,9 @@ def add_parser(commands: Subparsers) -> None:
         " yours, wrapped for EC2's there, and signed anew. The parts stay as they are.",
         allow_abbrev=False,
     )
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST")
+    add_manifest(parser)
     add_key_arguments(parser)
+    add_ignore_signature(parser)
     add = parser.add_argument
     add("--region", action="append", default=[], metavar="REGION", help="repeatable")
     add("--ec2-cert", action="append", default=[], metavar="[REGION=]PEM", help="repeatable")
@@ -51,8 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Make the manifests."""
     keys = load_keys(arguments)
     wanted = recipients("image", arguments.region, read_certs(arguments.ec2_cert))
-    manifest = read_manifest(arguments.manifest)
-    secret = unlock(manifest, keys)
+    manifest = read_given(arguments)
+    secret = unlock_given(manifest, keys, arguments)
+    warn_unless_signed(manifest, keys, arguments.manifest)
     # With EC2's key alone there is no user's: as in a mount, one is made for the occasion.
     user = UserKeys(keys.user.public_key(), keys.user) if keys.user else UserKeys.load(None, None)
     metadata = _metadata(manifest, arguments)

@@ -1,14 +1,26 @@
 """`bundlefs open`: a bundle as a disk."""
 
 import argparse
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
-from bundlefs.cli.bundles import add_bundle_arguments, load_keys
+from bundlefs.cli.bundles import (
+    add_bundle_arguments,
+    add_ignore_signature,
+    load_keys,
+    read_given,
+    signature_in_words,
+    unlock_given,
+    warn_unless_signed,
+)
 from bundlefs.cli.common import Subparsers, needs_fuse, reported
 from bundlefs.cli.mountopts import add_mount_options
 from bundlefs.daemon import in_background
-from bundlefs.manifest_reader import read_manifest
-from bundlefs.unlock import unlock
+from bundlefs.keys import Secret
+from bundlefs.manifest_reader import BundleManifest
+
+log = logging.getLogger(__name__)
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -23,19 +35,33 @@ def add_parser(commands: Subparsers) -> None:
     add_bundle_arguments(parser)
     parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT")
     parser.add_argument("--no-verify", action="store_true", help="do not check the parts' digests")
+    add_ignore_signature(parser)
     add_mount_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check what can be checked, then mount: here, or in the background."""
-    manifest = read_manifest(arguments.manifest)
-    secret = unlock(manifest, load_keys(arguments))
+    manifest, secret, said = unlocked(arguments)
     with needs_fuse():
         from bundlefs.cli.session import open_session  # noqa: PLC0415  # loads the event loop
 
+    def serve(ready: Callable[[], None]) -> int:
+        def begun() -> None:
+            log.info("%s: signature: %s", arguments.manifest, said)
+            ready()
+
+        return open_session(arguments, manifest, secret, begun)
+
     if arguments.foreground:
-        return open_session(arguments, manifest, secret, lambda: None)
-    return in_background(
-        lambda ready: reported(lambda: open_session(arguments, manifest, secret, ready))
-    )
+        return serve(lambda: None)
+    return in_background(lambda ready: reported(lambda: serve(ready)))
+
+
+def unlocked(arguments: argparse.Namespace) -> tuple[BundleManifest, Secret, str]:
+    """Return the manifest, its secret, and what its signature shows; warn where that is nothing."""
+    keys = load_keys(arguments)
+    manifest = read_given(arguments)
+    secret = unlock_given(manifest, keys, arguments)
+    warn_unless_signed(manifest, keys, arguments.manifest)
+    return manifest, secret, signature_in_words(manifest, keys)

@@ -8,17 +8,20 @@ from pathlib import Path
 from bundlefs.cli.bundles import (
     PIPE,
     add_bundle_arguments,
+    add_ignore_signature,
     add_jobs,
     load_keys,
     parts_folder,
     progress_bar,
+    read_given,
+    signature_in_words,
+    unlock_given,
+    warn_unless_signed,
 )
 from bundlefs.cli.common import Subparsers, human
 from bundlefs.cli.streams import tell
-from bundlefs.manifest_reader import read_manifest
 from bundlefs.parts import PartFiles
 from bundlefs.unbundle import NewFile, Pass, Passed, Pipe, Sink, SparseFile, file_name, written
-from bundlefs.unlock import unlock
 from bundlefs.workers import Workers
 
 
@@ -33,6 +36,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     add_bundle_arguments(parser)
     add_jobs(parser)
+    add_ignore_signature(parser)
     add = parser.add_argument
     add("-o", "--output", type=Path, metavar="IMAGE", help="'-' is standard output")
     add("--sparse", action="store_true", help="leave holes for runs of zeros, too")
@@ -43,8 +47,8 @@ def add_parser(commands: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Unbundle."""
     keys = load_keys(arguments)
-    manifest = read_manifest(arguments.manifest)
-    secret = unlock(manifest, keys)
+    manifest = read_given(arguments)
+    secret = unlock_given(manifest, keys, arguments)
     parts = PartFiles(manifest, parts_folder(arguments))
 
     def into(sink: Sink) -> Passed:
@@ -53,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     output = arguments.output or Path(f"{file_name(manifest)}.img")
     if output == PIPE:
+        warn_unless_signed(manifest, keys, arguments.manifest)
         with written("standard output"):
             into(Pipe(sys.stdout.fileno()))
         return 0
@@ -60,5 +65,6 @@ def run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with written(output), NewFile(output.absolute(), force=arguments.force) as new:
         passed = into(SparseFile(new.file, sparse=arguments.sparse))
-    tell(f"{output}: {human(passed.member.size)}, all digests hold")
+    size, said = human(passed.member.size), signature_in_words(manifest, keys)
+    tell(f"{output}: {size}, all digests hold; signature: {said}")
     return 0

@@ -1,8 +1,10 @@
 """`bundlefs verify`: check a bundle as far as the keys at hand go, and say what was checked."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 from bundlefs.cli.bundles import (
     add_bundle_arguments,
@@ -10,14 +12,16 @@ from bundlefs.cli.bundles import (
     load_keys,
     parts_folder,
     progress_bar,
+    read_given,
+    signature_in_words,
 )
 from bundlefs.cli.common import Subparsers, human
 from bundlefs.cli.streams import show
 from bundlefs.errors import BundleError
-from bundlefs.manifest_reader import BundleManifest, read_manifest
+from bundlefs.manifest_reader import BundleManifest
 from bundlefs.parts import PartFiles
 from bundlefs.unbundle import Nowhere, Pass, check_parts
-from bundlefs.unlock import Keys, is_signed_by, unlock
+from bundlefs.unlock import Keys, Signature, check_signature, unlock
 from bundlefs.workers import Workers
 
 
@@ -32,59 +36,79 @@ def add_parser(commands: Subparsers) -> None:
     )
     add_bundle_arguments(parser)
     add_jobs(parser)
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
     parser.set_defaults(run=run)
 
 
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """One check: what was looked at, how it went (`ok`, `failed`, `skipped`), and why."""
+
+    name: str
+    result: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{'FAILED' if self.result == 'failed' else self.result:7}  {self.name}: {self.text}"
+
+
 class _Report:
-    """A line for each check; remembers whether one failed."""
+    """The checks so far. Each is printed as it is done, unless all are to be one JSON object."""
 
-    def __init__(self) -> None:
-        self.failed = False
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._checks: list[_Check] = []
 
-    def check(self, what: str, look: Callable[[], str]) -> bool:
-        """Print what `look` found, or why it failed."""
+    @property
+    def failed(self) -> bool:
+        """Whether a check has failed."""
+        return any(check.result == "failed" for check in self._checks)
+
+    def add(self, name: str, result: str, text: str) -> None:
+        """Take the result of a check."""
+        check = _Check(name, result, text)
+        self._checks.append(check)
+        if not self._as_json:
+            show(str(check))
+
+    def check(self, name: str, look: Callable[[], str]) -> bool:
+        """Do a check: `look` returns what it found, or raises why it failed."""
         try:
             found = look()
         except BundleError as error:
-            self.failed = True
-            show(f"FAILED   {what}: {error}")
+            self.add(name, "failed", str(error))
             return False
-        show(f"ok       {what}: {found}")
+        self.add(name, "ok", found)
         return True
 
-    def skip(self, what: str, why: str) -> None:
-        """Print why something was not checked."""
-        show(f"skipped  {what}: {why}")
+    def close(self) -> None:
+        """Print what is printed at the end."""
+        if self._as_json:
+            checks = [asdict(check) for check in self._checks]
+            print(json.dumps({"ok": not self.failed, "checks": checks}, indent=1))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything that can be."""
     keys = load_keys(arguments)
-    manifest = read_manifest(arguments.manifest)
-    report = _Report()
-    count = len(manifest.parts)
-    show(f"ok       manifest: {manifest.name}, version {manifest.version}, {count} parts")
+    manifest = read_given(arguments)
+    report = _Report(as_json=arguments.json)
+    text = f"{manifest.name}, version {manifest.version}, {len(manifest.parts)} parts"
+    report.add("manifest", "ok", text)
     _signature(report, manifest, keys)
     with Workers(arguments.jobs) as workers:
         _contents(report, manifest, keys, arguments, workers)
+    report.close()
     sys.stdout.flush()
     return 1 if report.failed else 0
 
 
+_RESULTS = {Signature.HOLDS: "ok", Signature.BAD: "failed"}
+
+
 def _signature(report: _Report, manifest: BundleManifest, keys: Keys) -> None:
-    verifier = keys.verifier
-    if manifest.signature is None:
-        report.skip("signature", "the manifest has none")
-    elif verifier is None:
-        report.skip("signature", "no certificate or key of the user given (--user-cert)")
-    else:
-
-        def look() -> str:
-            if not is_signed_by(manifest, verifier):
-                raise BundleError("it was not made by this key, or the manifest was changed since")
-            return "made by this key"
-
-        report.check("signature", look)
+    result = _RESULTS.get(check_signature(manifest, keys), "skipped")
+    report.add("signature", result, signature_in_words(manifest, keys))
 
 
 def _contents(
@@ -108,9 +132,9 @@ def _contents(
 
     def decryption() -> str:
         with found[0], progress_bar() as progress:
-            passed = Pass(manifest, found[0], unlock(manifest, keys), workers).run(
-                Nowhere(), progress
-            )
+            # The signature is a check of its own.
+            secret = unlock(manifest, keys, ignore_signature=True)
+            passed = Pass(manifest, found[0], secret, workers).run(Nowhere(), progress)
         digest = passed.digest if manifest.digest else "not checked, the manifest has none"
         return f"image of {passed.member.size} bytes, tar digest {digest}"
 
@@ -118,9 +142,9 @@ def _contents(
     if report.check("sizes of the parts", sizes):
         whole = report.check("digests of the parts", digests)
     else:
-        report.skip("digests of the parts", "the parts are not all there")
+        report.add("digests of the parts", "skipped", "the parts are not all there")
     if whole and keys.can_open:
         report.check("decryption, tar digest, image size", decryption)
     else:
         why = "no private key given (--user-key)" if whole else "the parts are damaged"
-        report.skip("decryption, tar digest, image size", why)
+        report.add("decryption, tar digest, image size", "skipped", why)

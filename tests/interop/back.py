@@ -14,9 +14,13 @@ from tests.support.mounts import BUNDLEFS, settings
 MIB = 1 << 20
 
 
-def done(*words: str | Path, env: Mapping[str, str] | None = None) -> Ending:
+def done(
+    *words: str | Path,
+    program: Sequence[str] = BUNDLEFS,
+    env: Mapping[str, str] | None = None,
+) -> Ending:
     """Run a command that must succeed."""
-    ending = attempt(*words, env=env)
+    ending = attempt(*words, program=program, env=env)
     assert ending.code == 0, ending
     assert "Traceback" not in ending.err
     return ending

@@ -20,6 +20,7 @@ from tests.support.tools import ACCOUNT, pipeline, run
 KEY = "00112233445566778899aabbccddeeff"
 IV = "f0e1d2c3b4a5968778695a4b3c2d1e0f"
 SCALR_IV = "0123456789abcdef"  # 16 digits; openssl fills up with zeros [peers: scalarizr]
+OF_NOTHING = "da39a3ee5e6b4b0d3255bfef95601890afd80709"
 UNSIGNED = "UNSIGNED"  # what euca2ools writes in place of a signature
 
 MAPPING = (
@@ -64,6 +65,7 @@ class Bundler:
         iv: 16 or 32 hex digits.
         signed: whether it has a user's key, and so a signature.
         pretty: whether its manifest is indented, with double quotes.
+        digest: what it takes for the SHA-1 of the tar stream, if that is not it.
     """
 
     archive: Archiver
@@ -75,6 +77,7 @@ class Bundler:
     iv: str = IV
     signed: bool = True
     pretty: bool = False
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ class Workshop:
             parts=list(zip([part.name for part in parts], sha1sum(parts), strict=True)),
             size=stages.image.stat().st_size,
             bundled_size=sum(part.stat().st_size for part in parts),
-            digest=sha1sum([stages.tar])[0],
+            digest=bundler.digest or sha1sum([stages.tar])[0],
             user=wrap(secret, self.user) if bundler.signed else None,
             ec2=wrap(secret, self.ec2),
             version=bundler.version,
@@ -286,6 +289,13 @@ BUNDLERS = {
     "ec2-ami-tools": Bundler(_EC2_TAR, part_size=_SMALL),
     "ec2-ami-tools, version 2007-08-29": Bundler(
         _EC2_TAR, part_size=_SMALL, part_name="image.part.{}".format, version="2007-08-29"
+    ),
+    "ec2-ami-tools, version 20070829": Bundler(
+        _EC2_TAR, part_size=_SMALL, part_name="image.part.{}".format, version="20070829"
+    ),
+    # no sum of the tar stream, but of nothing
+    "euca2ools 1.0": Bundler(
+        gnu_tar("-S"), ("gzip",), part_name="image.part.{}".format, digest=OF_NOTHING
     ),
     "rPath, version 3": Bundler(
         gnu_tar("--format=ustar"), part_size=_SMALL, part_name="part{:02}".format, version="3"

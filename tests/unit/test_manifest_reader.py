@@ -1,5 +1,6 @@
 """Manifests of every writer and version, and each way in which one cannot be what it claims."""
 
+import hashlib
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -12,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundlefs import manifest
-from bundlefs.errors import BundleError
+from bundlefs.errors import BundleError, UsageError
 from bundlefs.manifest_reader import (
     LARGEST_IMAGE,
     BundleManifest,
     PartEntry,
+    find_manifest,
     parse_manifest,
     read_manifest,
 )
@@ -221,6 +223,37 @@ def test_version_2007_08_29_has_no_type() -> None:
     assert found.signed_text.decode() == MACHINE + IMAGE.replace("<type>machine</type>", "")
 
 
+@pytest.mark.parametrize("version", ["20070829", "20071010"])
+def test_versions_as_numbers(version: str) -> None:
+    """As ec2-ami-tools writes 2007-08-29: `VERSION`, not `VERSION_STRING`."""
+    found = parse(changed("2007-10-10", f" {version}\n"))
+    assert found == replace(parse(PLAIN), version=version)
+
+
+@pytest.mark.parametrize("version", ["2", "4", "200708-29", "2007_08_29", "20071011", "2007-10-1"])
+def test_other_versions(version: str) -> None:
+    refused(
+        changed("2007-10-10", version),
+        f"version '{version}' is unknown: those known are 2007-10-10, 2007-08-29, 3",
+    )
+
+
+def test_what_is_not_signed_in_version_3_is_not_read() -> None:
+    machine = (
+        "<machine_configuration><architecture>x86_64</architecture><kernel_id>aki-1</kernel_id>"
+        "<ramdisk_id>ari-2</ramdisk_id><product_codes><product_code>p</product_code></product_codes>"
+        "<block_device_mapping><mapping><virtual>v</virtual><device>d</device></mapping>"
+        "</block_device_mapping></machine_configuration>"
+    )
+    for text in (changed("<image>", f"{machine}<image>", VERSION_3), VERSION_3 + " "):
+        assert parse(text) == parse(VERSION_3)
+
+
+def test_the_digest_of_nothing_is_none() -> None:
+    """euca2ools 1.0 writes it, whatever the image."""
+    assert parse(changed("1f" * 20, hashlib.sha1(b"").hexdigest())).digest is None
+
+
 @pytest.mark.parametrize("text", [PLAIN, EUCA2OOLS, VERSION_3])
 def test_white_space_between_elements_says_nothing(text: str) -> None:
     root = ET.fromstring(text)  # noqa: S314 (text of this file)
@@ -348,6 +381,10 @@ def test_unknown_entity() -> None:
 def test_deep_nesting(name: str) -> None:
     nested = f"<{name}x>" * 20 + f"</{name}x>" * 20
     refused(changed("<signature>", f"{nested}<signature>"), "elements are nested more than 16 deep")
+
+
+def test_an_image_instead() -> None:
+    refused("\N{NULL}" * (LONGEST_MANIFEST + 1), "it is no XML, and larger than the")
 
 
 def test_more_than_a_manifest_may_have() -> None:
@@ -634,3 +671,28 @@ def test_any_number_of_parts_in_any_order(digests: list[bytes], random: Random) 
     assert parse(text).parts == tuple(
         PartEntry(f"p{index}", digest.hex()) for index, digest in enumerate(digests)
     )
+
+
+def test_a_folder_with_one_manifest(tmp_path: Path) -> None:
+    (tmp_path / "image.part.00").touch()
+    alone = tmp_path / "any.xml"
+    alone.touch()
+    assert find_manifest(tmp_path) == find_manifest(str(tmp_path)) == alone
+    usual = tmp_path / "image.manifest.xml"
+    usual.touch()
+    assert find_manifest(tmp_path) == usual, "the usual name goes before any other"
+    assert find_manifest(alone) == alone
+    assert find_manifest(tmp_path / "missing") == tmp_path / "missing"
+    assert find_manifest("a\0b") == Path("a\0b")
+
+
+def test_folders_with_no_manifest_or_several(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"has no manifest \(NAME\.manifest\.xml\) in it"):
+        find_manifest(tmp_path)
+    names = [f"{name}.manifest.xml" for name in ("image.cn-north-1", "im\nage", "image")]
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(UsageError, match="has several manifests, so name one of them") as caught:
+        find_manifest(tmp_path)
+    assert all(repr(name) in str(caught.value) for name in names)
+    assert str(caught.value).isprintable()

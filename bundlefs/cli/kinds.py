@@ -1,0 +1,62 @@
+"""What a file is that was given where a manifest is wanted: by its first bytes, never its name."""
+
+from pathlib import Path
+
+from bundlefs.sources import forms
+
+_HEAD = 4096
+# Where a mark lies, what it is, and what has it. [UEFI 5.2.1 and 5.3.2; ext4's super.h; xfs(5)]
+_DISKS = (
+    (512, b"EFI PART", "a disk image (with a GPT)"),
+    (1080, b"\x53\xef", "a disk image (of an ext file system)"),
+    (0, b"XFSB", "a disk image (of an XFS file system)"),
+    (510, b"\x55\xaa", "a disk image (with a boot sector)"),
+)
+_OTHERS = (
+    (0, b"-----BEGIN ", "a key or certificate"),
+    (0, b"bundlefs-state ", "a state file of bundlefs"),
+    (0, b"\x7fELF", "a program"),
+)
+_PART = ".part."
+
+
+def no_manifest(path: Path) -> str | None:
+    """Say that a file is no manifest, what it is, and what helps; None if it may be one."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except (OSError, ValueError):  # ValueError: a zero byte in the path
+        return None
+    if b"\0" not in head and head.lstrip().startswith((b"<", b"\xef\xbb\xbf<")):
+        return None
+    if disk := _image(head):
+        return (
+            f"{path} is {disk}, no manifest: `bundlefs mount {path} MOUNTPOINT` shows it as a"
+            " bundle; what is wanted here is a bundle's NAME.manifest.xml"
+        )
+    return f"{path} is {_other(path, head)}, no manifest: give the bundle's NAME.manifest.xml"
+
+
+def _marked(head: bytes, marks: tuple[tuple[int, bytes, str], ...]) -> str | None:
+    return next((what for at, mark, what in marks if head.startswith(mark, at)), None)
+
+
+def _image(head: bytes) -> str | None:
+    form = forms.of(head[: forms.HEAD_SIZE])
+    if form is not forms.Form.RAW:
+        return f"a {form.value} file"
+    if head and not any(head):
+        return "a disk image, or at least begins with zeros"
+    return _marked(head, _DISKS)
+
+
+def _other(path: Path, head: bytes) -> str:
+    if not head:
+        return "empty"
+    if marked := _marked(head, _OTHERS):
+        return marked
+    if forms.is_tar(head):
+        return "a tar archive"
+    if _PART in path.name:
+        return "by its name a part of a bundle"
+    return "binary data" if b"\0" in head else "some other text"
