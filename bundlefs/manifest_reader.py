@@ -106,8 +106,8 @@ def find_manifest(path: str | Path) -> Path:
     """Return the one manifest in the folder `path`, or `path` itself if it is no folder.
 
     Raises:
-        BundleError: the folder cannot be read.
-        UsageError: it has no manifest, or several.
+        BundleError: the folder cannot be read, or has no manifest.
+        UsageError: it has several.
     """
     folder = Path(path)
     if not os.path.isdir(folder):  # noqa: PTH112  # Path's raises at a zero byte
@@ -120,17 +120,17 @@ def find_manifest(path: str | Path) -> Path:
         ) from error
     endings = (".manifest.xml", ".xml")
     found = next(filter(None, ([x for x in names if x.endswith(end)] for end in endings)), [])
-    if len(found) != 1:
-        raise UsageError(_not_one(folder, found))
+    if not found:
+        raise BundleError(
+            f"the folder {quoted(str(folder))} has no manifest (NAME.manifest.xml) in it"
+        )
+    if len(found) > 1:
+        raise UsageError(
+            f"the folder {quoted(str(folder))} has several manifests, so name one of them: "
+            + ", ".join(map(quoted, found[:_MOST_NAMED]))
+            + (", ..." if found[_MOST_NAMED:] else "")
+        )
     return folder / found[0]
-
-
-def _not_one(folder: Path, names: list[str]) -> str:
-    where = quoted(str(folder))
-    if not names:
-        return f"the folder {where} has no manifest (NAME.manifest.xml) in it"
-    shown = ", ".join(map(quoted, names[:_MOST_NAMED])) + (", ..." if names[_MOST_NAMED:] else "")
-    return f"the folder {where} has several manifests, so name one of them: {shown}"
 
 
 def read_manifest(path: str | Path) -> BundleManifest:

@@ -82,12 +82,25 @@ def _check_fuse() -> None:
 
 def mounts() -> Iterator[tuple[str, str]]:
     """Give path and file-system type of each mount, one over the other in their order [proc(5)]."""
+    yield from ((point, kind) for point, kind, _ in _table())
+
+
+def sources() -> Iterator[tuple[str, str]]:
+    """Return path and source of each mount of bundlefs, dead or alive."""
+    yield from ((point, source) for point, kind, source in _table() if kind == FS_TYPE)
+
+
+def _table() -> Iterator[tuple[str, str, str]]:
     table = os.fsdecode(Path("/proc/self/mountinfo").read_bytes())
     # Not splitlines(): a carriage return may be part of a name.
     for line in filter(None, table.split("\n")):
         fields = line.split(" ")
-        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
-        yield point, fields[fields.index("-") + 1]
+        kind, source = fields[fields.index("-") + 1 :][:2]
+        yield _plain(fields[4]), kind, _plain(source)
+
+
+def _plain(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), field)
 
 
 def find_mount(path: Path) -> str | None:

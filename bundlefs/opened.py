@@ -251,10 +251,10 @@ def open_bundle(
         ignore_signature: open it even if this key did not sign it, so that it may be anybody's.
 
     Raises:
-        BundleError: the bundle is damaged, or this key does not open it.
+        BundleError: the bundle is damaged or not there, or this key does not open it.
         KeyFileError: the key file is of no use.
         SignatureError: it was not signed by this key, or was changed since.
-        UsageError: the folder has no manifest, or several.
+        UsageError: the folder has several manifests.
     """
     path = find_manifest(Path(manifest))
     read = read_manifest(path)

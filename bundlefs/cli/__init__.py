@@ -11,10 +11,10 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from bundlefs import __version__
-from bundlefs.cli import streams
+from bundlefs.cli import misuse, streams
 from bundlefs.cli.common import Parser, reported
 from bundlefs.cli.mountopts import as_command
 
@@ -40,7 +40,7 @@ def parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
         " of part files and manifests, made as they are read. Any copy tool uploads it.",
         allow_abbrev=False,
     )
-    top.add_argument("--version", action="version", version=f"bundlefs {__version__}")
+    top.add_argument("-V", "--version", action="version", version=f"bundlefs {__version__}")
     parsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in commands:
         importlib.import_module(f"bundlefs.cli.{command}").add_parser(parsers)
@@ -58,7 +58,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(given: Sequence[str]) -> int:
-    words = as_command(given, COMMANDS)
-    known = words[:1] if words and words[0] in COMMANDS else COMMANDS
-    arguments = parser(known).parse_args(words)
+    words = as_command(misuse.as_help(given, COMMANDS), COMMANDS)
+    if words[:1] and words[0] in COMMANDS:
+        return _do(parser(words[:1]).parse_args(words))
+    top = parser()
+    if not words:
+        top.print_help(sys.stderr)
+        top.exit(2, "bundlefs: error: the following arguments are required: COMMAND\n")
+    misuse.refuse_option_first(words, _options(top))
+    return _do(top.parse_args(words))
+
+
+def _do(arguments: argparse.Namespace) -> int:
+    misuse.refuse_swapped(arguments)
     return int(arguments.run(arguments))
+
+
+def _options(top: argparse.ArgumentParser) -> dict[str, Collection[str]]:
+    """Return the options of each command."""
+    [commands] = [each for each in top._actions if isinstance(each, argparse._SubParsersAction)]  # noqa: SLF001  # argparse has no other way to look inside
+    return {name: each._option_string_actions.keys() for name, each in commands.choices.items()}  # noqa: SLF001  # same

@@ -85,7 +85,7 @@ def read_given(arguments: argparse.Namespace) -> BundleManifest:
 
     Raises:
         BundleError: it is none; the text says what it is instead, where that can be seen.
-        UsageError: it is a folder with none in it, or with several.
+        UsageError: it is a folder with several.
     """
     path = find_manifest(arguments.manifest)
     try:

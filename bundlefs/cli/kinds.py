@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bundlefs.sources import forms
+from bundlefs.sources import foreign, forms
 
 _HEAD = 4096
 # Where a mark lies, what it is, and what has it. [UEFI 5.2.1 and 5.3.2; ext4's super.h; xfs(5)]
@@ -18,23 +18,28 @@ _OTHERS = (
     (0, b"\x7fELF", "a program"),
 )
 _PART = ".part."
+# In UTF-8, and in UTF-16 by its mark: of what is wrong with it, its reader speaks.
+_XML = (b"<", b"\xef\xbb\xbf<", b"\xff\xfe<", b"\xfe\xff\0<")
 
 
 def no_manifest(path: Path) -> str | None:
-    """Say that a file is no manifest, what it is, and what helps; None if it may be one."""
+    """Say that a file is no manifest, what it is, and what helps; None if that cannot be seen."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except (OSError, ValueError):  # ValueError: a zero byte in the path
         return None
-    if b"\0" not in head and head.lstrip().startswith((b"<", b"\xef\xbb\xbf<")):
+    if head.lstrip().startswith(_XML):
         return None
     if disk := _image(head):
         return (
             f"{path} is {disk}, no manifest: `bundlefs mount {path} MOUNTPOINT` shows it as a"
             " bundle; what is wanted here is a bundle's NAME.manifest.xml"
         )
-    return f"{path} is {_other(path, head)}, no manifest: give the bundle's NAME.manifest.xml"
+    if other := _other(path, head):
+        meant = foreign.bundle_of(path) or "the bundle's NAME.manifest.xml"
+        return f"{path} is {other}, no manifest: give {meant}"
+    return None
 
 
 def _marked(head: bytes, marks: tuple[tuple[int, bytes, str], ...]) -> str | None:
@@ -50,13 +55,11 @@ def _image(head: bytes) -> str | None:
     return _marked(head, _DISKS)
 
 
-def _other(path: Path, head: bytes) -> str:
-    if not head:
-        return "empty"
+def _other(path: Path, head: bytes) -> str | None:
     if marked := _marked(head, _OTHERS):
         return marked
-    if forms.is_tar(head):
-        return "a tar archive"
+    if known := foreign.find(head[: forms.HEAD_SIZE], b""):
+        return known.name
     if _PART in path.name:
         return "by its name a part of a bundle"
-    return "binary data" if b"\0" in head else "some other text"
+    return "binary data and no XML" if b"\0" in head else None

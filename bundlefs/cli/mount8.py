@@ -10,15 +10,14 @@ from collections.abc import Sequence
 
 from bundlefs import cli
 from bundlefs.cli import streams
-from bundlefs.cli.bundles import load_keys
 from bundlefs.cli.common import Parser, reported
+from bundlefs.cli.misuse import refuse_swapped
 from bundlefs.cli.mount import check_folder, read_recipe
 from bundlefs.cli.mountopts import meant_by
+from bundlefs.cli.open import unlocked
 from bundlefs.cli.opening import open_image
 from bundlefs.errors import UsageError
-from bundlefs.manifest_reader import read_manifest
 from bundlefs.mountpoint import check_mountpoint
-from bundlefs.unlock import unlock
 
 _USAGE, _FAILED = 1, 32
 """Exit codes of mount(8)."""
@@ -60,6 +59,7 @@ def _run(asked: argparse.Namespace) -> int:
     flags = [f"--{name}" for name in ("sloppy", "verbose") if getattr(asked, name)]
     words = [command, *flags, *options, asked.source, asked.mountpoint]
     arguments = cli.parser((command,)).parse_args(words)
+    refuse_swapped(arguments)
     return _check(arguments) if asked.fake else int(arguments.run(arguments))
 
 
@@ -67,7 +67,7 @@ def _check(arguments: argparse.Namespace) -> int:
     """Do all that can fail before a mount is made."""
     check_mountpoint(arguments.mountpoint)
     if arguments.command == "open":
-        unlock(read_manifest(arguments.manifest), load_keys(arguments))
+        unlocked(arguments)
     else:
         read_recipe(arguments)
         if arguments.image.is_dir():

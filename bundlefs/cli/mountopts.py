@@ -76,7 +76,7 @@ def as_command(words: Sequence[str], commands: Collection[str]) -> list[str]:
         return [meant_by(words), *words]
     raise UsageError(
         f"{quoted(words[0])} is neither a command nor an image"
-        + (_nearest(words[0], commands) or "; `bundlefs --help` lists the commands")
+        + (nearest(words[0], commands) or "; `bundlefs --help` lists the commands")
     )
 
 
@@ -99,6 +99,12 @@ def fuse_options(kept: Sequence[str]) -> tuple[frozenset[str], str | None]:
     names = [each.partition("=")[2] for each in kept if each.startswith(_FSNAME)]
     flags = frozenset(each for each in kept if not each.startswith(_FSNAME))
     return flags, names[-1] if names else None
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """Ask whether the most similar of `names` was meant; nothing if none is similar."""
+    near = difflib.get_close_matches(name.lower(), names, 1, _NEAR)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class _MountOptions(argparse.Action):
@@ -165,13 +171,8 @@ def _is_dropped(name: str, parser: argparse.ArgumentParser) -> bool:
 def _refuse(name: str, parser: argparse.ArgumentParser, *, sloppy: bool) -> None:
     options = parser._option_string_actions  # noqa: SLF001  # as in long_option()
     names = [each.removeprefix("--") for each in options if long_option(parser, each[2:])]
-    near = _nearest(name, [*names, *_TO_FUSE, _FSNAME])
+    near = nearest(name, [*names, *_TO_FUSE, _FSNAME])
     text = f"unknown mount option {quoted(name)}{near or f'; `{parser.prog} --help` has all'}"
     if not sloppy:
         raise UsageError(text)
     say(f"warning: {text}; ignored")
-
-
-def _nearest(name: str, names: Collection[str]) -> str:
-    near = difflib.get_close_matches(name.lower(), names, 1, _NEAR)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -9,6 +9,7 @@ from typing import Any
 
 from bundlefs.cli.bars import Bar, ascii_only
 from bundlefs.cli.common import Subparsers, human, positive
+from bundlefs.cli.misuse import ask_for_mountpoint
 from bundlefs.cli.streams import say
 from bundlefs.errors import MountError
 from bundlefs.escapes import escaped
@@ -32,7 +33,8 @@ def add_parser(commands: Subparsers) -> None:
         description="Show where the mount at MOUNTPOINT stands. Exit code 1 if it has failed.",
         allow_abbrev=False,
     )
-    parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT")
+    # Not required by argparse, since there is more to say than that it is.
+    parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT", nargs="?")
     parser.add_argument("--json", action="store_true", help="as JSON, all fields")
     parser.add_argument(
         "--watch",
@@ -51,6 +53,8 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the status."""
+    if arguments.mountpoint is None:
+        return ask_for_mountpoint("status")
     status = read_status(arguments.mountpoint)
     if arguments.watch:
         return _watch(arguments, status)

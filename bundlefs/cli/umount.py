@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from bundlefs.cli.common import Subparsers
+from bundlefs.cli.misuse import ask_for_mountpoint
 from bundlefs.mountpoint import unmount
 
 
@@ -15,7 +16,8 @@ def add_parser(commands: Subparsers) -> None:
         description="Unmount MOUNTPOINT and wait until its process has ended.",
         allow_abbrev=False,
     )
-    parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT")
+    # Not required by argparse, since there is more to say than that it is.
+    parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT", nargs="?")
     parser.add_argument(
         "-l", "--lazy", action="store_true", help="detach now, end when nobody uses it any more"
     )
@@ -24,5 +26,7 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Unmount."""
+    if arguments.mountpoint is None:
+        return ask_for_mountpoint("umount")
     unmount(arguments.mountpoint, lazy=arguments.lazy)
     return 0

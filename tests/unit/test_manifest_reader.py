@@ -687,7 +687,7 @@ def test_a_folder_with_one_manifest(tmp_path: Path) -> None:
 
 
 def test_folders_with_no_manifest_or_several(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"has no manifest \(NAME\.manifest\.xml\) in it"):
+    with pytest.raises(BundleError, match=r"has no manifest \(NAME\.manifest\.xml\) in it"):
         find_manifest(tmp_path)
     names = [f"{name}.manifest.xml" for name in ("image.cn-north-1", "im\nage", "image")]
     for name in names:
