@@ -23,6 +23,10 @@ class UsageError(BundlefsError):
     exit_code = 2
 
 
+class UnknownArchitectureError(UsageError):
+    """The architecture is none of EC2's, and may be one of another cloud's."""
+
+
 class KeyFileError(UsageError):
     """A key or certificate file is unreadable, of the wrong kind, or does not fit another."""
 

@@ -106,6 +106,9 @@ class Source(Protocol):
     def read(self, offset: int, length: int) -> bytes:
         """Read exactly `length` bytes at `offset`, as `Image.read` does."""
 
+    def peek(self, offset: int, length: int) -> bytes:
+        """Look at bytes that are quickly reached, uncounted; fewer at the end of those."""
+
     def require_unchanged(self) -> None:
         """Compare with what it was on opening, as `Image.require_unchanged` does."""
 
@@ -197,6 +200,14 @@ class Image:
         with self._count_lock:
             self._bytes_read += length
         return data
+
+    def peek(self, offset: int, length: int) -> bytes:
+        """Look at up to `length` bytes at `offset`, which are not for the bundle: uncounted.
+
+        Raises:
+            OSError: the read failed.
+        """
+        return os.pread(self._descriptor, length, offset)
 
     def fileno(self) -> int:
         """Give the descriptor, for a process that is to read the very same file."""

@@ -8,17 +8,19 @@ elements, so the XML is written out in the order of the format and not by a libr
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from html import escape
 
 from bundlefs import __version__
-from bundlefs.errors import UsageError
+from bundlefs.errors import UnknownArchitectureError, UsageError
 
 MANIFEST_VERSION = "2007-10-10"
 BUNDLER_NAME = "bundlefs"
 BUNDLER_RELEASE = "0"
-# For the help texts. Any other name of the same form is taken: clouds differ.
-KNOWN_ARCHITECTURES = ("x86_64", "i386", "arm64", "armhf", "ppc", "ppc64", "ppc64le")
+KNOWN_ARCHITECTURES = ("x86_64", "i386", "arm64")
+"""What EC2 takes [RegisterImage, ArchitectureValues]."""
+OTHER_ARCHITECTURES = ("armhf", "ppc", "ppc64", "ppc64le")
+"""What euca2ools takes besides, for other clouds."""
 KNOWN_VIRTUAL_NAMES = ("ami", "root", "swap", "ephemeralN", "ebsN")
 IMAGE_TYPES = ("machine", "kernel", "ramdisk")
 LONGEST_TEXT = 255
@@ -26,6 +28,12 @@ LONGEST_TEXT = 255
 PLACEHOLDER_DIGEST = "0" * 40
 
 _ACCOUNT = re.compile("[0-9]{12}")
+# What the systems, compilers and distributions call them.
+_USUAL_NAMES = {
+    "x86_64": ("x86-64", "amd64", "x64", "em64t", "intel64"),
+    "i386": ("i486", "i586", "i686", "x86", "ia32", "ia-32"),
+    "arm64": ("aarch64", "armv8", "arm-64"),
+}
 _ARCHITECTURE = re.compile(f"[a-z0-9_]{{1,{LONGEST_TEXT}}}")
 _SHA1 = " algorithm='SHA1'"
 _AES = " algorithm='AES-128-CBC'"
@@ -37,7 +45,7 @@ class Metadata:
 
     Args:
         account: of the user who will register the image: 12 digits; dashes are taken out.
-        arch: of the image's code, such as one of `KNOWN_ARCHITECTURES`.
+        arch: of the image's code: one of `KNOWN_ARCHITECTURES` by any of its usual names.
         image_type: one of `IMAGE_TYPES`.
         kernel: id of the kernel to boot with.
         ramdisk: id of the ramdisk to boot with.
@@ -45,6 +53,7 @@ class Metadata:
         product_codes: for paid images.
         ancestors: ids of the images that this one was made from.
         kernel_name: of a kernel image.
+        any_arch: take any other architecture as it is written, for another cloud than EC2.
 
     Raises:
         UsageError: one of them cannot be used.
@@ -59,15 +68,12 @@ class Metadata:
     product_codes: tuple[str, ...] = ()
     ancestors: tuple[str, ...] = ()
     kernel_name: str | None = None
+    any_arch: InitVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, any_arch: bool) -> None:  # dataclass passes it so
         object.__setattr__(self, "account", _account(self.account))
         _require_type(self.image_type, self.kernel_name)
-        if not _ARCHITECTURE.fullmatch(self.arch):
-            raise UsageError(
-                f"the architecture {self.arch!r} is not one: it is made of a-z, 0-9 and '_', "
-                f"such as {', '.join(KNOWN_ARCHITECTURES)}"
-            )
+        object.__setattr__(self, "arch", architecture(self.arch, any_arch=any_arch))
         for what, text in self._texts():
             _require_text(what, text)
         _require_single(virtual for virtual, _ in self.mappings)
@@ -128,6 +134,35 @@ def parse_mapping(text: str) -> tuple[str, str]:
             "ephemeral0=sdb: give the option once for each"
         )
     return virtual, device
+
+
+def architecture(text: str, *, any_arch: bool = False) -> str:
+    """Return EC2's own name of an architecture.
+
+    Args:
+        text: one of its usual names, in any case.
+        any_arch: take any other as it is written.
+
+    Raises:
+        UsageError: it is none that EC2 knows, or cannot be one at all.
+    """
+    if not any_arch:
+        folded = text.strip().lower()
+        for name, others in _USUAL_NAMES.items():
+            if folded == name or folded in others:
+                return name
+    if not _ARCHITECTURE.fullmatch(text):
+        raise UsageError(
+            f"the architecture {text[: LONGEST_TEXT + 1]!r} is not one: it is made of a-z, 0-9 and"
+            f" '_', such as {', '.join(KNOWN_ARCHITECTURES)}"
+        )
+    if not any_arch:
+        raise UnknownArchitectureError(
+            f"the architecture {text!r} is none that EC2 knows: those are"
+            f" {', '.join(KNOWN_ARCHITECTURES)}; other clouds have others, such as"
+            f" {', '.join(OTHER_ARCHITECTURES)}"
+        )
+    return text
 
 
 def render(

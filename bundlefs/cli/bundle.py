@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bundlefs.bundle import Bundle, Engine
+from bundlefs.cli.architecture import for_image, for_pipe
 from bundlefs.cli.common import Subparsers, size
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.mount import add_bundle_options, add_state_options, add_work_options, read_recipe
 from bundlefs.cli.mountopts import add_log_options
-from bundlefs.cli.opening import open_image, open_state, require_raw_pipe, warn_of_size
+from bundlefs.cli.opening import (
+    open_image,
+    open_state,
+    print_warning,
+    require_raw_pipe,
+    warn_of_size,
+)
 from bundlefs.cli.progress import shown
 from bundlefs.cli.streams import say
 from bundlefs.errors import BundlefsError, UsageError
@@ -25,6 +32,8 @@ from bundlefs.recipe import Recipe
 from bundlefs.sinks import DirectorySink
 from bundlefs.workers import Workers
 from bundlefs.writer import BundleWriter
+
+log = logging.getLogger(__name__)
 
 _PIPE = Path("-")
 _PIECE = 1 << 20
@@ -87,6 +96,7 @@ def _from_file(arguments: argparse.Namespace, recipe: Recipe, path: Path) -> Non
         named = path == arguments.image
         image = stack.enter_context(closing(open_image(arguments, path, lasting=named)))
         warn_of_size(image, arguments)
+        recipe = for_image(arguments, image, recipe, print_warning)
         state = stack.enter_context(closing(open_state(arguments, image, recipe)))
         state.sign(f"process {os.getpid()}, bundling to {arguments.dest}")
         workers = stack.enter_context(Workers(arguments.jobs))
@@ -99,6 +109,7 @@ def _from_file(arguments: argparse.Namespace, recipe: Recipe, path: Path) -> Non
 
 def _from_pipe(arguments: argparse.Namespace, recipe: Recipe, pipe: BinaryIO) -> None:
     sink = DirectorySink(arguments.dest)
+    metadata = for_pipe(arguments, recipe.metadata, log.info)
     with BundleWriter(
         recipe.prefix,
         arguments.size,
@@ -114,7 +125,7 @@ def _from_pipe(arguments: argparse.Namespace, recipe: Recipe, pipe: BinaryIO) ->
             writer.write(data)
             data = pipe.read(_PIECE)
     for to in recipe.recipients:
-        writer.write_manifest_for(recipe.metadata, to)
+        writer.write_manifest_for(metadata, to)
 
 
 def _remove_manifests(arguments: argparse.Namespace, recipe: Recipe) -> None:

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from bundlefs.cli.architecture import add_arch_options, asked
 from bundlefs.cli.bundles import (
     PIPE,
     add_ignore_signature,
@@ -41,7 +42,7 @@ def add_parser(commands: Subparsers) -> None:
     add("--region", action="append", default=[], metavar="REGION", help="repeatable")
     add("--ec2-cert", action="append", default=[], metavar="[REGION=]PEM", help="repeatable")
     add("--account", metavar="ID", help="another AWS account")
-    add("--arch", help="another architecture")
+    add_arch_options(add, "as it is")
     add("--kernel", metavar="AKI", help="another kernel; '' for none")
     add("--ramdisk", metavar="ARI", help="another ramdisk; '' for none")
     add(
@@ -83,7 +84,7 @@ def _metadata(manifest: BundleManifest, arguments: argparse.Namespace) -> Metada
         mappings = tuple(parse_mapping(text) for text in arguments.block_device_mapping if text)
     return Metadata(
         account=arguments.account or manifest.user,
-        arch=arguments.arch or manifest.arch,
+        arch=asked(arguments) or manifest.arch,
         image_type=manifest.image_type,
         kernel=_other(arguments.kernel, manifest.kernel),
         ramdisk=_other(arguments.ramdisk, manifest.ramdisk),
@@ -91,6 +92,7 @@ def _metadata(manifest: BundleManifest, arguments: argparse.Namespace) -> Metada
         product_codes=manifest.product_codes,
         ancestors=manifest.ancestors,
         kernel_name=manifest.kernel_name,
+        any_arch=True,  # what the manifest says is not ours to question
     )
 
 

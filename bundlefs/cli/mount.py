@@ -2,10 +2,10 @@
 
 import argparse
 import os
-import platform
 import shlex
 from pathlib import Path
 
+from bundlefs.cli.architecture import add_arch_options, arch_of_metadata
 from bundlefs.cli.common import Subparsers, needs_fuse, positive, read_certs, reported, size
 from bundlefs.cli.mountopts import add_mount_options
 from bundlefs.cli.passphrase import add_passphrase_options, passphrase
@@ -52,7 +52,7 @@ def add_bundle_options(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--prefix", default="image", help="names start with it (default: %(default)s)")
     add("--account", metavar="ID", help="your AWS account, 12 digits (or BUNDLEFS_ACCOUNT)")
-    add("--arch", default=_host_arch(), help="x86_64, i386, arm64, ... (default: %(default)s)")
+    add_arch_options(add, "the image's, where that can be seen, else this host's")
     add("--type", default="machine", help="machine, kernel or ramdisk (default: %(default)s)")
     add("--kernel", metavar="AKI", help="kernel ID")
     add("--ramdisk", metavar="ARI", help="ramdisk ID")
@@ -144,12 +144,6 @@ def add_state_options(parser: argparse.ArgumentParser) -> None:
     add("--fresh", action="store_true", help="begin a new bundle with a new key")
 
 
-def _host_arch() -> str:
-    names = {"aarch64": "arm64", "i486": "i386", "i586": "i386", "i686": "i386"}
-    machine = platform.machine()
-    return names.get(machine, machine)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Check what can be checked, then mount: here, or in the background."""
     recipe = read_recipe(arguments)
@@ -215,7 +209,7 @@ def read_recipe(arguments: argparse.Namespace) -> Recipe:
         raise UsageError(f"--level {arguments.level}: levels go from 0 (stored) to 9 (smallest)")
     metadata = Metadata(
         account=account,
-        arch=arguments.arch,
+        arch=arch_of_metadata(arguments),
         image_type=arguments.type,
         kernel=arguments.kernel,
         ramdisk=arguments.ramdisk,
@@ -223,6 +217,7 @@ def read_recipe(arguments: argparse.Namespace) -> Recipe:
         product_codes=tuple(arguments.product_code),
         ancestors=tuple(arguments.ancestor_ami),
         kernel_name=arguments.kernel_name,
+        any_arch=arguments.force_arch,
     )
     prefix = check_prefix(arguments.prefix)
     keys = UserKeys.load(

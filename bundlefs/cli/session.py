@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from bundlefs.bundle import Bundle, Engine
+from bundlefs.cli.architecture import for_image
 from bundlefs.cli.bundles import parts_folder
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.mountopts import fuse_options
@@ -61,10 +62,11 @@ class _Maker:
         with ExitStack() as opened:
             image = opened.enter_context(closing(open_image(self.arguments, path)))
             warn_of_size(image, self.arguments, warn)
-            state = opened.enter_context(closing(open_state(self.arguments, image, self._recipe)))
+            recipe = for_image(self.arguments, image, self._recipe, warn)
+            state = opened.enter_context(closing(open_state(self.arguments, image, recipe)))
             state.sign(f"process {os.getpid()}, mounted on {self.session.mountpoint}")
             engine = Engine(self._workers, self._store.share(number))
-            bundle = Bundle(image, self._recipe, engine, state)
+            bundle = Bundle(image, recipe, engine, state)
             self._images.push(opened.pop_all())
         return bundle
 

@@ -102,7 +102,8 @@ def _inside(file: Image, form: Form, spool_dir: Path | None, kept: Path | None) 
     content = _content(file, form, spool_dir or spool.default_folder(), kept)
     try:
         _require_disk(file, form, content)
-        return InsideImage(file, content)
+        # With the access points that were kept all would be near, and another time it would not.
+        return InsideImage(file, content, gzipped.NEAR if form is Form.GZIP else None)
     except BaseException:
         content.close()
         raise

@@ -29,6 +29,9 @@ _HEADER = struct.Struct("<32sQQ")
 """SHA-256 of the identity of the file, size of the image, bytes of the file that are its data."""
 _FORMAT = 2
 
+NEAR = SPACING
+"""Bytes of an image that are reached without inflating much."""
+
 
 class GzippedImage:
     """The content of a gzip file. Thread-safe.

@@ -31,11 +31,18 @@ class Content(Protocol):
 
 
 class InsideImage:
-    """A `Source` made of a file and of the content in it; owns both."""
+    """A `Source` made of a file and of the content in it; owns both.
 
-    def __init__(self, file: Image, content: Content) -> None:
+    Args:
+        file: the file.
+        content: what is in it.
+        near: how many bytes of the content are quickly reached; all by default.
+    """
+
+    def __init__(self, file: Image, content: Content, near: int | None = None) -> None:
         self._file = file
         self._content = content
+        self._near = content.size if near is None else min(near, content.size)
         self._bytes_read = 0
         self._count_lock = threading.Lock()
         self.identity: Identity = replace(file.identity, size=content.size)
@@ -78,6 +85,16 @@ class InsideImage:
         with self._count_lock:
             self._bytes_read += length
         return data
+
+    def peek(self, offset: int, length: int) -> bytes:
+        """Look at up to `length` bytes at `offset`, fewer where it would take long; uncounted.
+
+        Raises:
+            OSError: the read failed.
+            BundlefsError: as of `read`.
+        """
+        length = min(length, max(self._near - offset, 0))
+        return self._checked_read(offset, length) if length else b""
 
     def _checked_read(self, offset: int, length: int) -> bytes:
         try:

@@ -49,7 +49,7 @@ def _of_no_machine(parser: argparse.ArgumentParser) -> None:
     """Put words in the place of defaults that depend on who builds the wheel, and where."""
     from bundlefs.state import default_folder  # noqa: PLC0415  # as in page()
 
-    words = {"jobs": "one for each CPU", "arch": "this machine's"}
+    words = {"jobs": "one for each CPU"}
     for action in parser._actions:  # noqa: SLF001  # as in parsers()
         if action.dest in words and action.option_strings:
             action.default = words[action.dest]

@@ -3,7 +3,7 @@
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -238,14 +238,46 @@ def test_bad_account_says_how_to_find_it(account: str) -> None:
     assert repr(account) in str(caught.value)
 
 
-@pytest.mark.parametrize("arch", ["x86_64", "i386", "arm64", "riscv64"])
-def test_architectures(arch: str) -> None:
-    assert f"<architecture>{arch}</architecture>".encode() in rendered(replace(MINIMAL, arch=arch))
+@pytest.mark.parametrize(
+    ("given", "arch"),
+    [
+        *((name, "x86_64") for name in ("x86_64", "amd64", "AMD64", "x64", "x86-64", "X86_64")),
+        *((name, "i386") for name in ("i386", "i486", "i586", "i686", "x86", "ia32", "IA-32")),
+        *((name, "arm64") for name in ("arm64", "aarch64", "AArch64", "ARM64", " arm64 ")),
+    ],
+)
+def test_architectures(given: str, arch: str) -> None:
+    metadata = replace(MINIMAL, arch=given)
+    assert metadata.arch == arch
+    assert f"<architecture>{arch}</architecture>".encode() in rendered(metadata)
+
+
+@pytest.mark.parametrize(
+    "arch", ["armhf", "ppc", "ppc64", "ppc64le", "riscv64", "x86_64h", "noarch"]
+)
+def test_architectures_of_other_clouds_are_taken_if_told(arch: str) -> None:
+    with pytest.raises(UsageError, match=f"{arch}.*x86_64, i386, arm64; other clouds.*armhf"):
+        Metadata(MINIMAL.account, arch=arch)
+    metadata = Metadata(MINIMAL.account, arch=arch, any_arch=True)
+    assert f"<architecture>{arch}</architecture>".encode() in rendered(metadata)
+
+
+def test_an_architecture_that_is_told_is_taken_as_it_is_written() -> None:
+    assert Metadata(MINIMAL.account, arch="amd64", any_arch=True).arch == "amd64"
+
+
+def test_how_the_architecture_was_given_makes_no_other_bundle() -> None:
+    """A state's terms are these fields: one more and every bundle would begin anew."""
+    fields = asdict(Metadata(MINIMAL.account, arch="amd64"))
+    assert fields == asdict(Metadata(MINIMAL.account, arch="x86_64", any_arch=True))
+    assert "any_arch" not in fields
 
 
 Change = Callable[[Metadata], Metadata]
 BAD: dict[str, tuple[Change, str]] = {
-    "arch": (lambda m: replace(m, arch="x86-64"), "architecture 'x86-64'.*arm64"),
+    "arch": (lambda m: replace(m, arch="x86 64"), "architecture 'x86 64'.*arm64"),
+    "arch long": (lambda m: replace(m, arch="x" * 300), "architecture 'xxx.*arm64"),
+    "arch forced": (lambda m: replace(m, arch="<b>", any_arch=True), "architecture '<b>'"),
     "arch empty": (lambda m: replace(m, arch=""), "architecture ''"),
     "type": (lambda m: replace(m, image_type="disk"), "'disk'.*machine, kernel, ramdisk"),
     "kernel name": (lambda m: replace(m, kernel_name="v"), "'v' is for images of type kernel"),

@@ -1,0 +1,130 @@
+"""The architecture of a bundle: what is asked for, else the image's, else this host's."""
+
+import argparse
+import logging
+import platform
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from bundlefs.errors import BundlefsError, ImageError, UnknownArchitectureError, UsageError
+from bundlefs.image import Source
+from bundlefs.manifest import KNOWN_ARCHITECTURES, Metadata, architecture
+from bundlefs.recipe import Recipe
+from bundlefs.sources.look.architecture import Seen, seen
+
+log = logging.getLogger(__name__)
+
+_ANY = "for those, give --force-arch besides"
+_UNDECIDED = "x86_64"
+"""Stands in a recipe until the image has been looked at."""
+
+
+def add_arch_options(add: Callable[..., object], default: str) -> None:
+    """Declare them; `default` says what holds without."""
+    add(
+        "--arch",
+        metavar="ARCH",
+        help="x86_64, i386 or arm64, by any of their usual names (default: " + default + ")",
+    )
+    add(
+        "--force-arch",
+        action="store_true",
+        help="take any --arch as it is written, for another cloud: armhf, ppc64le, ...",
+    )
+
+
+def asked(arguments: argparse.Namespace) -> str | None:
+    """Return the architecture that the options name, as EC2 writes it, or None.
+
+    Raises:
+        UsageError: it cannot be used.
+    """
+    if arguments.force_arch and not arguments.arch:
+        raise UsageError("--force-arch: name the architecture with --arch")
+    if arguments.arch is None:
+        return None
+    try:
+        return architecture(arguments.arch, any_arch=arguments.force_arch)
+    except UnknownArchitectureError as error:
+        raise UsageError(f"--arch {arguments.arch}: {error}; {_ANY}") from error
+
+
+def arch_of_metadata(arguments: argparse.Namespace) -> str:
+    """Return what goes into the metadata before an image is there to be looked at."""
+    return asked(arguments) or _UNDECIDED
+
+
+def for_image(
+    arguments: argparse.Namespace, image: Source, recipe: Recipe, warn: Callable[[str], None]
+) -> Recipe:
+    """Return the recipe with the architecture of an image, unless the options name one.
+
+    Raises:
+        ImageError: it cannot be read, or its architecture is none that EC2 knows.
+    """
+    if arguments.arch is not None:
+        if not arguments.force_arch:
+            _compare(recipe.metadata.arch, image, warn)
+        return recipe
+    try:
+        about = seen(image)
+    except OSError as error:
+        raise ImageError(
+            f"cannot read image {image.path} to see its architecture: {error.strerror}; --arch"
+            " names it"
+        ) from error
+    return replace(recipe, metadata=_with(recipe.metadata, _decided(about, image, warn)))
+
+
+def for_pipe(
+    arguments: argparse.Namespace, metadata: Metadata, warn: Callable[[str], None]
+) -> Metadata:
+    """Return the metadata of an image from a pipe, into which nobody can look."""
+    if arguments.arch is not None:
+        return metadata
+    return _with(metadata, _host_instead("standard input", "it comes through a pipe", warn))
+
+
+def _with(metadata: Metadata, arch: str) -> Metadata:
+    return replace(metadata, arch=arch)
+
+
+def _compare(arch: str, image: Source, warn: Callable[[str], None]) -> None:
+    # The word of the user holds whatever is found.
+    with suppress(OSError, BundlefsError):
+        about = seen(image)
+        if about.name and about.name != arch:
+            warn(
+                f"{image.path} has code for {about.why}, and --arch says {arch}: an instance of"
+                " that kind may not start"
+            )
+
+
+def _decided(about: Seen, image: Source, warn: Callable[[str], None]) -> str:
+    if about.name in KNOWN_ARCHITECTURES:
+        log.info("%s: architecture %s", image.path, about.why)
+        return about.name
+    if about.name:
+        raise ImageError(
+            f"{image.path} has code for {about.why}, which EC2 does not know: --arch"
+            f" {about.name} --force-arch says so for another cloud, --arch names another"
+        )
+    # What has no structure that is known cannot be told apart from what is no system at all.
+    tell = warn if about.structured else log.info
+    return _host_instead(str(image.path), about.why, tell)
+
+
+def _host_instead(what: str, why: str, tell: Callable[[str], None]) -> str:
+    try:
+        host = architecture(platform.machine())
+    except UsageError as error:
+        raise ImageError(
+            f"the architecture of {what} is not seen in it ({why}), and this host's is none of"
+            f" EC2's ({platform.machine()}): name it with --arch"
+        ) from error
+    tell(
+        f"{what}: its architecture is not seen in it ({why}), so this host's is taken: {host};"
+        " --arch names another"
+    )
+    return host
