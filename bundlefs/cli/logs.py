@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bundlefs.cli.bars import Bar
+from bundlefs.cli.streams import say
 from bundlefs.errors import UsageError
 from bundlefs.escapes import STREAM_ERRORS, escaped
 
@@ -45,14 +46,14 @@ def _kept(path: Path | None) -> logging.Handler | None:
     handler: logging.Handler
     if path:
         try:
-            handler = logging.FileHandler(path, encoding="utf-8", errors=STREAM_ERRORS)
+            handler = _File(path, encoding="utf-8", errors=STREAM_ERRORS)
         except OSError as error:
             raise UsageError(f"--log-file {path}: {error.strerror}") from error
         handler.setFormatter(_Lines("%(asctime)s %(levelname)s: %(message)s"))
         return handler
     if not _SYSLOG.exists():
         return None
-    handler = logging.handlers.SysLogHandler(str(_SYSLOG))
+    handler = _Syslog(str(_SYSLOG))
     handler.setFormatter(_Lines("bundlefs[%(process)d]: %(levelname)s: %(message)s"))
     return handler
 
@@ -68,6 +69,33 @@ def _to_journal() -> bool:
 
 def _json(arguments: argparse.Namespace) -> logging.Formatter | None:
     return _Json() if arguments.log_format == "json" else None
+
+
+class _Told(logging.Handler):
+    """Tells once, on stderr, that its lines are lost; logging itself shows a traceback for each."""
+
+    told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.told:
+            self.told = True
+            say(f"warning: log lines are lost, {self.place()}: {error.strerror or error}")
+
+    def place(self) -> str:
+        """Return what cannot be written to."""
+        return str(_SYSLOG)
+
+
+class _File(_Told, logging.FileHandler):
+    def place(self) -> str:
+        return self.baseFilename
+
+
+class _Syslog(_Told, logging.handlers.SysLogHandler):
+    pass
 
 
 class _Lines(logging.Formatter):

@@ -80,7 +80,8 @@ def test_a_failure_is_logged(form: str, image: Path, tmp_path: Path) -> None:
     with mounted(image, tmp_path / "mnt", "--log-file", log, "--log-format", form) as mount:
         image.write_bytes(b"another")
         with pytest.raises(OSError, match="Stale"):
-            mount.parts()
+            # Not glob(), which hides an error from Python 3.13 on.
+            list(mount.path.iterdir())
         assert "phase     failed: failed, and stays so" in command("status", mount.path, code=1)
         said = printable(log.read_text(encoding="utf-8"))
     if form == "json":

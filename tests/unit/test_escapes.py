@@ -158,6 +158,14 @@ def test_a_log_of_json(tmp_path: Path) -> None:
     assert second["exception"].replace("\n", "").isprintable()
 
 
+def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
+    """Told once, without a traceback for each line."""
+    assert [line for line in logged(tmp_path, "--log-file", "/dev/full") if "lost" in line] == [
+        "bundlefs: warning: log lines are lost, /dev/full: No space left on device"
+    ]
+    assert not any("Logging error" in line for line in logged(tmp_path, "--log-file", "/dev/full"))
+
+
 @pytest.mark.parametrize("words", [["mount", "a", "b", NAME], ["mount", "--level", NAME, "a", "b"]])
 def test_what_is_wrong_with_a_command_line(
     words: list[str], capsys: pytest.CaptureFixture[str]
