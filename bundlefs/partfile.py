@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 RUN = 1 << 20
 """Bytes that are read at a time: large, and at multiples of it, as servers like it best."""
 
-_TRIES = 3
 _MOST_ALARMS = 3
+_TRIES = _MOST_ALARMS + 2
 
 
 class _DamagedError(BundleError):
@@ -130,12 +130,7 @@ class PartFile:
                 " bundle was opened"
             )
         if self._sha1 is not None:
-            found = self._digest(file, proof.digests)
-            if changes := proof.identity.changes(Identity.of(file)):
-                raise BundleError(
-                    f"part {self._path} was changed while it was digested: {', '.join(changes)}"
-                )
-            self._require_digest(self._sha1, found)
+            self._require_digest(self._sha1, self._digest(file, proof.digests), proof, file)
         return proof
 
     def _digest(self, file: int, digests: dict[int, bytes]) -> str:
@@ -145,9 +140,13 @@ class PartFile:
             digests[run] = _digest(data)
         return whole.hexdigest()
 
-    def _require_digest(self, sha1: str, found: str) -> None:
+    def _require_digest(self, sha1: str, found: str, proof: _Proof, file: int) -> None:
         if found == sha1:
             return
+        if changes := proof.identity.changes(Identity.of(file)):
+            raise BundleError(
+                f"part {self._path} was changed while it was digested: {', '.join(changes)}"
+            )
         other = self._names.get(found)
         swapped = f" (it has the bytes of {other})" if other else ""
         raise _DamagedError(
@@ -179,7 +178,10 @@ class PartFile:
                 return  # another thread has done so
             what = ", ".join(doubts)
             if self._sha1 is None:
-                self._refuse(f"{what}; without digests that cannot be told from an edit")
+                self._refuse(
+                    f"{what}; without digests that cannot be told from an edit, even where the"
+                    " storage moves times on its own"
+                )
             try:
                 self._proof = self._prove()
             except _DamagedError as error:

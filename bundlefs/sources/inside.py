@@ -105,6 +105,10 @@ class InsideImage:
             # It was whole when it was opened.
             self._file.require_unchanged()
             raise InconsistentError(str(error)) from error
+        except OSError:
+            # qemu says of a file that was cut off that it cannot be read.
+            self._file.require_unchanged()
+            raise
         self._file.require_unchanged()
         return data
 
