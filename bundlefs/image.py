@@ -149,11 +149,25 @@ class Image:
             image = cls(absolute, os.open(absolute, os.O_RDONLY | os.O_CLOEXEC), place)
         except OSError as error:
             raise ImageError(_why_not_opened(absolute, error)) from error
-        if not image.size:
-            image.close()
-            raise ImageError(f"image {absolute} is empty (0 bytes): give one with a file system")
+        image._require_content()
         settle(image.identity)
         return image
+
+    @classmethod
+    def adopt(cls, name: Path, descriptor: int) -> Self:
+        """Take a file that nobody else can open; `name` is for people, the descriptor is copied.
+
+        Raises:
+            ImageError: it is empty.
+        """
+        image = cls(name, os.dup(descriptor))
+        image._require_content()
+        return image
+
+    def _require_content(self) -> None:
+        if not self.size:
+            self.close()
+            raise ImageError(f"image {self.path} is empty (0 bytes): give one with a file system")
 
     @property
     def size(self) -> int:

@@ -241,7 +241,7 @@ def open_file(path: Path, wanted: Wanted, *, fresh: bool) -> StateFile:
     Raises:
         StateError: the file is in use, cannot be trusted or cannot be written.
     """
-    statefile.make_folder(path.parent)
+    statefile.make_folder(path.parent, ours=path.parent == default_folder())
     lock = Lock(path)
     try:
         statefile.sweep(path)

@@ -5,17 +5,17 @@ r"""The file that a state is kept in: its format, whether to trust it, how it is
     arrays: offsets, CRCs and CBC states of the index, extents of the image; native byte order
     SHA-256 of all that comes before: 32 bytes
 
-It holds the AES key, so it has mode 0600. It is written under another name,
-synced and renamed: there is always a whole one, the old or the new.
+It holds the AES key, so it has mode 0600. It is written without a name, synced and
+renamed over the old one: there is always a whole one, the old or the new.
 """
 
 import errno
 import glob
 import hashlib
 import json
+import logging
 import os
 import stat
-import tempfile
 from array import array
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -26,6 +26,9 @@ from bundlefs.errors import StateError
 from bundlefs.index import IndexDump, Totals
 from bundlefs.keys import Secret
 from bundlefs.spans import Span
+from bundlefs.unnamed import Draft, write_all
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 _MAGIC = b"bundlefs-state "
@@ -249,19 +252,38 @@ def _require_private(status: os.stat_result) -> None:
         raise UntrustedError(f"others may open it (mode {mode:04o})", exposed=True)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a private folder, if it is not there.
+def make_folder(folder: Path, *, ours: bool = False) -> None:
+    """Make a private folder, if it is not there; `ours` tells that it is for states alone.
 
     Raises:
-        StateError: it cannot be made.
+        StateError: it cannot be made, or others may change what is in it.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_no_other_writers(folder, folder.stat(), ours=ours)
     except OSError as error:
         raise StateError(
             f"cannot make the folder {folder} for the state: {error.strerror};"
             " name another place with --state"
         ) from error
+
+
+def _require_no_other_writers(folder: Path, status: os.stat_result, *, ours: bool) -> None:
+    mode = stat.S_IMODE(status.st_mode)
+    # Many users have a group of their own, which may write wherever they may.
+    own_group = status.st_gid == os.getegid() and not ours
+    others = 0o002 if own_group else 0o022
+    # In a sticky folder nobody removes or renames what is somebody else's.
+    if mode & others and not mode & stat.S_ISVTX:
+        raise StateError(
+            f"state folder {folder}: others may write to it (mode {mode:04o}), and so remove a"
+            " bundle's key or put another in its place: chmod go-w it, or name another place with"
+            " --state"
+        )
+    if ours and mode & 0o055:
+        log.warning(
+            "state folder %s: others may look into it (mode %04o); chmod 700 it", folder, mode
+        )
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -270,22 +292,9 @@ def replace(path: Path, data: bytes) -> None:
     Raises:
         OSError: it cannot be written; the old one is still there.
     """
-    handle, temporary = tempfile.mkstemp(_UNFINISHED, f".{path.name}.", path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).rename(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with Draft(path, _UNFINISHED) as draft:
+        write_all(draft.file, data, 0)
+        draft.publish(replace=True)
 
 
 def sweep(path: Path) -> None:

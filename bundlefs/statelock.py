@@ -130,12 +130,24 @@ def _holder(file: int) -> str | None:
 
 def in_use(path: Path) -> str | None:
     """Say who holds the lock of a state file, or give None."""
-    if not lock_path(path).exists():
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while (found := _seen(lock_path(path))) == "" and time.monotonic() < deadline:
+        time.sleep(_PATIENCE_SECONDS / 20)
+    return "a mount" if found == "" else found
+
+
+def _seen(name: Path) -> str | None:
+    """Return who holds a lock, empty if nobody has signed; changes nothing, and is quick."""
+    try:
+        file = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
         return None
     try:
-        Lock(path).close()
-    except LockedError as error:
-        return error.holder
-    except StateError:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(file)
+    except OSError:
         return None
+    finally:
+        os.close(file)
     return None

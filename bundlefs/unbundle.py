@@ -5,7 +5,7 @@
 
 The manifest is untrusted. Nothing is allocated by its sizes; what goes beyond
 them ends the pass. Digests that come late (the tar stream's) decide whether the
-result gets its name: an image is written under another one and renamed last.
+result gets its name: an image is written to a file without one, where there can be such.
 
 Concurrency: parts are digested on the pool, ahead of the pass; SHA-1 of the tar
 stream runs on a lane of its own, at most a few pieces behind.
@@ -13,9 +13,8 @@ stream runs on a lane of its own, at most a few pieces behind.
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from bundlefs.keys import Secret
 from bundlefs.manifest_reader import BundleManifest
 from bundlefs.parts import PartFiles
 from bundlefs.spans import Span
+from bundlefs.unnamed import Draft
 from bundlefs.unseal import Unsealed, inflated
 from bundlefs.workers import Workers
 
@@ -286,21 +286,24 @@ class NewFile:
         if path.exists() and not path.is_file():
             raise BundleError(f"{path} is not a plain file; name another with -o")
         self._path = path
-        self.file, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        self._temporary = Path(name)
+        self._force = force
+        self._draft = Draft(path)
+        self.file = self._draft.file
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            os.close(self.file)
+        with self._draft:
             if kind is None:
-                self._temporary.chmod(0o666 & ~_umask())
-                self._temporary.rename(self._path)
-        finally:
-            with suppress(OSError):  # it is gone already if it has its name
-                self._temporary.unlink()
+                os.fchmod(self.file, 0o666 & ~_umask())
+                self._publish()
+
+    def _publish(self) -> None:
+        try:
+            self._draft.publish(replace=self._force)
+        except FileExistsError as error:
+            raise BundleError(f"{self._path} exists; --force overwrites it") from error
 
 
 def _umask() -> int:

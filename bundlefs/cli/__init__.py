@@ -16,8 +16,11 @@ from collections.abc import Collection, Sequence
 from bundlefs import __version__
 from bundlefs.cli import misuse, streams
 from bundlefs.cli.common import Parser, reported
+from bundlefs.cli.hardening import rule_out_core_dumps
 from bundlefs.cli.mountopts import as_command
 
+WITH_SECRETS = ("mount", "bundle", "verify", "unbundle", "open", "manifest")
+"""Those that have keys or a plain image in memory."""
 COMMANDS = (
     "mount",
     "umount",
@@ -60,17 +63,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(given: Sequence[str]) -> int:
     words = as_command(misuse.as_help(given, COMMANDS), COMMANDS)
     if words[:1] and words[0] in COMMANDS:
-        return _do(parser(words[:1]).parse_args(words))
+        return run(parser(words[:1]).parse_args(words))
     top = parser()
     if not words:
         top.print_help(sys.stderr)
         top.exit(2, "bundlefs: error: the following arguments are required: COMMAND\n")
     misuse.refuse_option_first(words, _options(top))
-    return _do(top.parse_args(words))
+    return run(top.parse_args(words))
 
 
-def _do(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
+    """Run what was parsed and give its exit code."""
     misuse.refuse_swapped(arguments)
+    if arguments.command in WITH_SECRETS:
+        rule_out_core_dumps()
     return int(arguments.run(arguments))
 
 

@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from bundlefs.cli.opening import (
     open_state,
     print_warning,
     require_raw_pipe,
+    warn_if_large,
     warn_of_size,
 )
 from bundlefs.cli.progress import shown
@@ -30,6 +30,8 @@ from bundlefs.errors import BundlefsError, UsageError
 from bundlefs.export import Export, Tap
 from bundlefs.recipe import Recipe
 from bundlefs.sinks import DirectorySink
+from bundlefs.sources.spool import default_folder
+from bundlefs.unnamed import open_unnamed
 from bundlefs.workers import Workers
 from bundlefs.writer import BundleWriter
 
@@ -38,6 +40,14 @@ log = logging.getLogger(__name__)
 _PIPE = Path("-")
 _PIECE = 1 << 20
 _BEHIND = 8
+_NOT_AGAIN = "an image on standard input cannot be gone on with, so nothing is kept of it"
+_AS_IT_COMES = "of an image on standard input with --size each byte is bundled as it comes"
+_WHY = {
+    "--state": _NOT_AGAIN,
+    "--fresh": _NOT_AGAIN,
+    "--source": _AS_IT_COMES,
+    "--no-sparse": _AS_IT_COMES,
+}
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -61,26 +71,48 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the bundle."""
-    if arguments.size is not None and arguments.image != _PIPE:
-        raise UsageError("--size is for an image on standard input; a file has a size of its own")
+    _refuse_needless(arguments)
     recipe = read_recipe(arguments)
     _set_up_logging(arguments)
     try:
         arguments.dest.mkdir(parents=True, exist_ok=True)
         if arguments.image != _PIPE:
-            _from_file(arguments, recipe, arguments.image)
+            _from_file(arguments, recipe)
         elif arguments.size is not None:
             _from_pipe(arguments, recipe, sys.stdin.buffer)
         else:
-            with _spooled(sys.stdin.buffer) as path:
-                # What is kept under a name that never comes again, nobody can go on with.
-                arguments.state = arguments.state or "none"
-                _from_file(arguments, recipe, path)
+            # Nobody can go on with an image that is gone: keep no state of it.
+            arguments.state = "none"
+            with _spooled(sys.stdin.buffer) as descriptor:
+                _from_file(arguments, recipe, descriptor)
     except OSError as error:
         # Those of the sink have a name; to read goes by descriptor.
         where = f"write the bundle to {error.filename}" if error.filename else "read the image"
         raise BundlefsError(f"cannot {where}: {error.strerror}") from error
     return 0
+
+
+def _refuse_needless(arguments: argparse.Namespace) -> None:
+    """Refuse by name what can have no effect with this image.
+
+    Raises:
+        UsageError: there is such an option.
+    """
+    if arguments.image != _PIPE:
+        if arguments.size is not None:
+            raise UsageError(
+                "--size is for an image on standard input; a file has a size of its own"
+            )
+        return
+    needless = {
+        f"--state {arguments.state}": arguments.state not in (None, "none"),
+        "--fresh": arguments.fresh,
+        "--source auto": arguments.source == "auto" and arguments.size is not None,
+        "--no-sparse": arguments.no_sparse and arguments.size is not None,
+    }
+    for option, given in needless.items():
+        if given:
+            raise UsageError(f"{option}: {_WHY[option.split()[0]]}; leave it out")
 
 
 def _set_up_logging(arguments: argparse.Namespace) -> None:
@@ -91,10 +123,12 @@ def _set_up_logging(arguments: argparse.Namespace) -> None:
         frontier.addFilter(lambda record: record.levelno < logging.ERROR)
 
 
-def _from_file(arguments: argparse.Namespace, recipe: Recipe, path: Path) -> None:
+def _from_file(
+    arguments: argparse.Namespace, recipe: Recipe, descriptor: int | None = None
+) -> None:
+    path = arguments.image if descriptor is None else Path("standard input")
     with ExitStack() as stack:
-        named = path == arguments.image
-        image = stack.enter_context(closing(open_image(arguments, path, lasting=named)))
+        image = stack.enter_context(closing(open_image(arguments, path, descriptor=descriptor)))
         warn_of_size(image, arguments)
         recipe = for_image(arguments, image, recipe, print_warning)
         state = stack.enter_context(closing(open_state(arguments, image, recipe)))
@@ -110,6 +144,7 @@ def _from_file(arguments: argparse.Namespace, recipe: Recipe, path: Path) -> Non
 def _from_pipe(arguments: argparse.Namespace, recipe: Recipe, pipe: BinaryIO) -> None:
     sink = DirectorySink(arguments.dest)
     metadata = for_pipe(arguments, recipe.metadata, log.info)
+    warn_if_large(arguments.size, "standard input", arguments)
     with BundleWriter(
         recipe.prefix,
         arguments.size,
@@ -135,17 +170,21 @@ def _remove_manifests(arguments: argparse.Namespace, recipe: Recipe) -> None:
 
 
 @contextmanager
-def _spooled(pipe: BinaryIO) -> Iterator[Path]:
-    """Keep what comes through a pipe in a file, since the tar header needs its size first."""
+def _spooled(pipe: BinaryIO) -> Iterator[int]:
+    """Keep what comes through a pipe in a file, since the tar header needs its size first.
+
+    The file has no name: a plain image must not stay behind, however this ends.
+    """
+    folder = default_folder()
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="bundlefs-"))
-            say(f"warning: no --size, so the image is kept in {file.name} first")
+            file = stack.enter_context(os.fdopen(open_unnamed(folder), "r+b"))
+            say(f"warning: no --size, so the image is kept in a nameless file in {folder} first")
             shutil.copyfileobj(pipe, file, _PIECE)
             file.flush()
         except OSError as error:
             raise BundlefsError(
-                f"cannot keep the image in {tempfile.gettempdir()}: {error.strerror}; give its size"
+                f"cannot keep the image in {folder}: {error.strerror}; give its size"
                 " with --size, or set TMPDIR to a folder with room"
             ) from error
-        yield Path(file.name)
+        yield file.fileno()

@@ -10,7 +10,7 @@ from bundlefs.cli.bars import Bar
 from bundlefs.cli.common import positive
 from bundlefs.cli.kinds import no_manifest
 from bundlefs.cli.opening import print_warning
-from bundlefs.cli.passphrase import add_passphrase_options, passphrase
+from bundlefs.cli.passphrase import add_passphrase_options, passphrase, warn_of_access
 from bundlefs.errors import BundleError, SignatureError, UsageError
 from bundlefs.keys import Secret
 from bundlefs.manifest_reader import BundleManifest, find_manifest, read_manifest
@@ -72,12 +72,14 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
 
 def load_keys(arguments: argparse.Namespace) -> Keys:
     """Read the keys that are given."""
-    return Keys.load(
+    keys = Keys.load(
         arguments.user_key,
         arguments.user_cert,
         arguments.ec2_key,
         passphrase(arguments, arguments.user_key or arguments.ec2_key),
     )
+    warn_of_access(arguments.user_key, arguments.ec2_key, arguments.passphrase_file)
+    return keys
 
 
 def read_given(arguments: argparse.Namespace) -> BundleManifest:

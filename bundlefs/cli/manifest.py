@@ -59,6 +59,8 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the manifests."""
+    if arguments.force and arguments.output == PIPE:
+        raise UsageError("--force is for a file; name one, or a folder, with -o")
     keys = load_keys(arguments)
     wanted = recipients("image", arguments.region, read_certs(arguments.ec2_cert))
     manifest = read_given(arguments)

@@ -8,7 +8,7 @@ from pathlib import Path
 from bundlefs.cli.architecture import add_arch_options, arch_of_metadata
 from bundlefs.cli.common import Subparsers, needs_fuse, positive, read_certs, reported, size
 from bundlefs.cli.mountopts import add_mount_options
-from bundlefs.cli.passphrase import add_passphrase_options, passphrase
+from bundlefs.cli.passphrase import add_passphrase_options, passphrase, warn_of_access
 from bundlefs.daemon import in_background
 from bundlefs.errors import ImageError, UsageError
 from bundlefs.keys import UserKeys, fingerprint
@@ -70,7 +70,6 @@ def add_bundle_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--source",
         choices=("auto", "raw"),
-        default="auto",
         help="auto: IMAGE may be raw, gzip, bzip2, xz, zstd, qcow2, vmdk or vdi, as its first bytes"
         " tell, and what is known to be no disk is refused; raw: take it as it is (default: auto;"
         " a kernel or ramdisk is always taken as it is)",
@@ -202,6 +201,8 @@ def read_recipe(arguments: argparse.Namespace) -> Recipe:
     Raises:
         UsageError: an option has a value that cannot be used.
     """
+    if arguments.fresh and arguments.state == "none":
+        raise UsageError("--fresh: with --state none every bundle is a new one; leave one out")
     account = arguments.account or os.environ.get("BUNDLEFS_ACCOUNT")
     if not account:
         raise UsageError(_NO_ACCOUNT)
@@ -223,6 +224,7 @@ def read_recipe(arguments: argparse.Namespace) -> Recipe:
     keys = UserKeys.load(
         arguments.user_key, arguments.user_cert, passphrase(arguments, arguments.user_key)
     )
+    warn_of_access(arguments.user_key, arguments.passphrase_file)
     lasting = arguments.user_key or arguments.user_cert
     return Recipe(
         prefix=prefix,

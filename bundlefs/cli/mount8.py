@@ -59,8 +59,10 @@ def _run(asked: argparse.Namespace) -> int:
     flags = [f"--{name}" for name in ("sloppy", "verbose") if getattr(asked, name)]
     words = [command, *flags, *options, asked.source, asked.mountpoint]
     arguments = cli.parser((command,)).parse_args(words)
-    refuse_swapped(arguments)
-    return _check(arguments) if asked.fake else int(arguments.run(arguments))
+    if asked.fake:
+        refuse_swapped(arguments)
+        return _check(arguments)
+    return cli.run(arguments)
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -17,14 +17,16 @@ MAX_ROOT_SIZE = 10 << 30
 """EC2 refuses a root image larger than 10 GiB [ec2-ami-tools bundleimage.rb MAX_SIZE]."""
 
 
-def open_image(arguments: argparse.Namespace, path: Path, *, lasting: bool = True) -> Source:
+def open_image(
+    arguments: argparse.Namespace, path: Path, *, descriptor: int | None = None
+) -> Source:
     """Open an image in the form that it has, or that --source says.
 
-    `lasting` tells that `path` is going to name the same image the next time.
+    Where there is a `descriptor`, that is the image, and `path` is what people call it.
     """
-    kept = _points_path(arguments, path) if lasting else None
+    kept = _points_path(arguments, path) if descriptor is None else None
     with _told_of_raw():
-        return open_source(path, raw=_as_it_is(arguments), kept=kept)
+        return open_source(path, raw=_as_it_is(arguments), kept=kept, descriptor=descriptor)
 
 
 def _as_it_is(arguments: argparse.Namespace) -> bool:
@@ -69,9 +71,19 @@ def warn_of_size(
     image: Source, arguments: argparse.Namespace, warn: Callable[[str], None] = print_warning
 ) -> None:
     """Say so if EC2 is going to refuse this image."""
-    if image.size > MAX_ROOT_SIZE and not arguments.no_size_limit:
+    warn_if_large(image.size, image.path, arguments, warn)
+
+
+def warn_if_large(
+    size: int,
+    name: object,
+    arguments: argparse.Namespace,
+    warn: Callable[[str], None] = print_warning,
+) -> None:
+    """Say so if EC2 is going to refuse an image of this size."""
+    if size > MAX_ROOT_SIZE and not arguments.no_size_limit:
         warn(
-            f"{image.path} has {human(image.size)}; EC2 takes root images of at most 10 GiB"
+            f"{name} has {human(size)}; EC2 takes root images of at most 10 GiB"
             " (--no-size-limit silences this)"
         )
 

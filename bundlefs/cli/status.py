@@ -11,7 +11,7 @@ from bundlefs.cli.bars import Bar, ascii_only
 from bundlefs.cli.common import Subparsers, human, positive
 from bundlefs.cli.misuse import ask_for_mountpoint
 from bundlefs.cli.streams import say
-from bundlefs.errors import MountError
+from bundlefs.errors import MountError, UsageError
 from bundlefs.escapes import escaped
 from bundlefs.mountpoint import read_status
 
@@ -45,14 +45,15 @@ def add_parser(commands: Subparsers) -> None:
         "--interval",
         metavar="SECONDS",
         type=positive,
-        default=1,
-        help="between two looks of --watch (default: %(default)s)",
+        help="between two looks of --watch (default: 1)",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the status."""
+    if arguments.interval is not None and not arguments.watch:
+        raise UsageError("--interval is for --watch; give both or none")
     if arguments.mountpoint is None:
         return ask_for_mountpoint("status")
     status = read_status(arguments.mountpoint)
@@ -69,7 +70,7 @@ def _watch(arguments: argparse.Namespace, status: dict[str, Any]) -> int:
         show(status)
         if status["phase"] in ("complete", "failed"):
             return 1 if status["phase"] == "failed" else 0
-        time.sleep(arguments.interval)
+        time.sleep(arguments.interval or 1)
         try:
             status = read_status(arguments.mountpoint)
         except MountError:

@@ -20,6 +20,7 @@ from bundlefs.cli.bundles import (
 )
 from bundlefs.cli.common import Subparsers, human
 from bundlefs.cli.streams import tell
+from bundlefs.errors import UsageError
 from bundlefs.parts import PartFiles
 from bundlefs.unbundle import NewFile, Pass, Passed, Pipe, Sink, SparseFile, file_name, written
 from bundlefs.workers import Workers
@@ -46,6 +47,9 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Unbundle."""
+    for option in ("force", "sparse"):
+        if arguments.output == PIPE and getattr(arguments, option):
+            raise UsageError(f"--{option} is for a file; standard output gets every byte in order")
     keys = load_keys(arguments)
     manifest = read_given(arguments)
     secret = unlock_given(manifest, keys, arguments)

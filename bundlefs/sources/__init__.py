@@ -35,7 +35,12 @@ __all__ = ["open_source", "require_raw"]
 
 
 def open_source(
-    path: Path | str, *, raw: bool = False, spool_dir: Path | None = None, kept: Path | None = None
+    path: Path | str,
+    *,
+    raw: bool = False,
+    spool_dir: Path | None = None,
+    kept: Path | None = None,
+    descriptor: int | None = None,
 ) -> Source:
     """Open an image in whatever form it is.
 
@@ -44,6 +49,7 @@ def open_source(
         raw: take it as it is, whatever its first bytes look like.
         spool_dir: where to unpack what has to be unpacked; by default $TMPDIR, else /var/tmp.
         kept: a private file for what a compressed file's next mount is to know.
+        descriptor: the file, opened by the caller, who may close it; `path` only names it then.
 
     Raises:
         FormError: it is in a form that is not read, or damaged.
@@ -51,7 +57,8 @@ def open_source(
         ImageChangedError: somebody wrote to it meanwhile.
     """
     with ExitStack() as stack:
-        file = stack.enter_context(Image.open(path))
+        found = Image.open(path) if descriptor is None else Image.adopt(Path(path), descriptor)
+        file = stack.enter_context(found)
         form = Form.RAW if raw else _form(file)
         source = file if form is Form.RAW else _inside(file, form, spool_dir, kept)
         stack.pop_all()

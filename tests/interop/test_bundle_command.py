@@ -214,6 +214,31 @@ def test_no_room_to_keep_a_pipe(tmp_path: Path) -> None:
     assert "--size" in last
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_a_pipe_leaves_no_image_behind(number: int, tmp_path: Path) -> None:
+    """It is a plain image, and has no name from its first byte on."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    process = subprocess.Popen(
+        [*BUNDLEFS, "bundle", "-", str(tmp_path / "dest")],
+        env=settings({"TMPDIR": str(spool)}),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdin
+        assert process.stderr
+        assert str(spool).encode() in process.stderr.readline()
+        # More than a pipe holds: some of it has arrived.
+        process.stdin.write(bytes(4 * MIB))
+        process.stdin.flush()
+        during = leftovers(spool)
+        process.send_signal(number)
+        process.wait(COMMAND_SECONDS)
+    assert during == []
+    assert leftovers(spool) == []
+
+
 # --- going on ---
 
 
