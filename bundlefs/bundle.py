@@ -422,6 +422,14 @@ class Bundle:
         if error is None:
             self._watch.check()
 
+    def idle(self) -> bool:
+        """Tell whether nothing is under way."""
+        return not (self._frontier.running or self._stream.busy)
+
+    def failure(self) -> BaseException | None:
+        """Give the error if it has failed for good."""
+        return self._frontier.error
+
     def look(self) -> Future[None]:
         """Have a thread `check`; the future is done when `status` tells what was found."""
         return self._watch.look() if self._frontier.error is None else _DONE

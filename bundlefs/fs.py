@@ -30,9 +30,9 @@ import errno
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -66,6 +66,14 @@ _UNKNOWN = 0
 """Who reads, pyfuse3 does not tell; the kernel lets go of most readers by itself."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """Names and inodes, and the inode of the bundle that is kept open for them."""
+
+    names: Sequence[tuple[str, int]]
+    kept: int | None = None
+
+
 class Operations(pyfuse3.Operations):
     """The handlers. `about` is added to the status: facts of the mount."""
 
@@ -81,7 +89,7 @@ class Operations(pyfuse3.Operations):
         self._snapshots = Snapshots(self._content)
         self._untold: set[int] = set()
         self._hanging: dict[int, Future[None]] = {}
-        self._listings: dict[int, Sequence[tuple[str, int]]] = {}
+        self._listings: dict[int, _Listing] = {}
         self._handles = 0
 
     # Inodes
@@ -90,27 +98,46 @@ class Operations(pyfuse3.Operations):
         """Give the view of a number if it is open."""
         return self._shown.view(number) if isinstance(self._shown, Shelf) else self._shown
 
-    async def _opened(self, number: int, asker: int) -> View[Any]:
-        """Give the view of a number once it is open."""
-        if view := self._view(number):
-            return view
-        future = cast("Shelf", self._shown).ask(number)
-        await until(future, asker)
-        return future.result()
+    @contextlib.asynccontextmanager
+    async def _opened(self, inode: int, asker: int) -> AsyncIterator[View[Any]]:
+        """Give the view of an inode once it is open; it stays so until the end of the `with`."""
+        if not isinstance(self._shown, Shelf):
+            yield self._shown
+            return
+        number = inode // _STRIDE
+        future = self._shown.hold(number)
+        try:
+            await until(future, asker)
+            yield future.result()
+        finally:
+            self._shown.release(number)
+
+    def _keep_open(self, inode: int) -> None:
+        """Have the view of an inode stay open for a handle; only where it is open."""
+        if isinstance(self._shown, Shelf):
+            self._shown.hold(inode // _STRIDE)
+
+    def _let_go(self, inode: int) -> None:
+        if isinstance(self._shown, Shelf):
+            self._shown.release(inode // _STRIDE)
 
     def _entry(self, inode: int) -> tuple[View[Any], Any]:
+        """Give what is open."""
         number, local = divmod(inode, _STRIDE)
         view = self._view(number)
         if view is None or local < _FIRST:
             raise pyfuse3.FUSEError(errno.ENOENT)
         return view, view.entry(local - _FIRST)
 
-    def _with_digest(self, inode: int) -> tuple[View[Any], Any]:
-        if inode % _STRIDE >= _FIRST:
+    @contextlib.asynccontextmanager
+    async def _with_digest(self, inode: int, asker: int) -> AsyncIterator[tuple[View[Any], Any]]:
+        if inode % _STRIDE < _FIRST:
+            raise pyfuse3.FUSEError(errno.ENODATA)
+        async with self._opened(inode, asker):
             view, entry = self._entry(inode)
-            if view.has_digest(entry):
-                return view, entry
-        raise pyfuse3.FUSEError(errno.ENODATA)
+            if not view.has_digest(entry):
+                raise pyfuse3.FUSEError(errno.ENODATA)
+            yield view, entry
 
     # Attributes
 
@@ -140,8 +167,8 @@ class Operations(pyfuse3.Operations):
 
     def _owned(self, attributes: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
         attributes.st_uid, attributes.st_gid = os.getuid(), os.getgid()
-        view = self._view(attributes.st_ino // _STRIDE) or self._shown
-        created = view.created_ns
+        number, shown = attributes.st_ino // _STRIDE, self._shown
+        created = shown.begun_ns(number) if isinstance(shown, Shelf) else shown.created_ns
         attributes.st_mtime_ns = attributes.st_ctime_ns = attributes.st_atime_ns = created
         return attributes
 
@@ -162,9 +189,9 @@ class Operations(pyfuse3.Operations):
         if shelf := self._shelf(parent_inode):
             image = await in_thread(partial(shelf.find, text), ctx.pid)
             return self._directory(image * _STRIDE + _ROOT)
-        view = await self._opened(number, ctx.pid)
-        entry = view.find(text)
-        return self._told(number * _STRIDE + _FIRST + view.key(entry), view.known_size(entry))
+        async with self._opened(parent_inode, ctx.pid) as view:
+            entry = view.find(text)
+            return self._told(number * _STRIDE + _FIRST + view.key(entry), view.known_size(entry))
 
     def _told(self, inode: int, size: int | None) -> pyfuse3.EntryAttributes:
         (self._untold.add if size is None else self._untold.discard)(inode)
@@ -185,9 +212,10 @@ class Operations(pyfuse3.Operations):
         if snapshot := self._snapshots.find(inode):
             # Under one number for all: cp takes another for a file that was replaced meanwhile.
             return self._file(snapshot.file, len(snapshot.content), 0.0)
-        view, entry = self._entry(inode)
-        await until(view.sized(entry), ctx.pid)
-        return self._told(inode, view.known_size(entry))
+        async with self._opened(inode, ctx.pid):
+            view, entry = self._entry(inode)
+            await until(view.sized(entry), ctx.pid)
+            return self._told(inode, view.known_size(entry))
 
     # Directories
 
@@ -196,20 +224,24 @@ class Operations(pyfuse3.Operations):
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.FileHandleT:
         """Wait until all names and sizes are known."""
-        names = await self._names(inode, ctx.pid) if inode % _STRIDE == _ROOT else []
+        listing = _Listing([])
+        if shelf := self._shelf(inode):
+            images = await in_thread(shelf.scan, ctx.pid)
+            listing = _Listing([(name, number * _STRIDE + _ROOT) for name, number in images])
+        elif inode % _STRIDE == _ROOT:
+            listing = await self._bundle(inode, ctx.pid)
         handle = self._new_handle()
-        self._listings[handle] = names
+        self._listings[handle] = listing
         return handle
 
-    async def _names(self, inode: int, asker: int) -> Sequence[tuple[str, int]]:
-        if shelf := self._shelf(inode):
-            images = await in_thread(shelf.scan, asker)
-            return [(name, number * _STRIDE + _ROOT) for name, number in images]
-        view = await self._opened(inode // _STRIDE, asker)
-        view.look()
-        await until(view.listed(), asker)
-        first = inode - _ROOT + _FIRST
-        return [(view.name(entry), first + view.key(entry)) for entry in view.entries()]
+    async def _bundle(self, inode: int, asker: int) -> "_Listing":
+        async with self._opened(inode, asker) as view:
+            view.look()
+            await until(view.listed(), asker)
+            first = inode - _ROOT + _FIRST
+            names = [(view.name(entry), first + view.key(entry)) for entry in view.entries()]
+            self._keep_open(inode)
+        return _Listing(names, inode)
 
     def _new_handle(self) -> pyfuse3.FileHandleT:
         # Below the inodes of the entries, which are their own handles.
@@ -221,7 +253,7 @@ class Operations(pyfuse3.Operations):
         self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken
     ) -> None:
         """Never wait here: see the module's head."""
-        names = self._listings[fh]
+        names = self._listings[fh].names
         for number in range(start_id, len(names)):
             name, inode = names[number]
             attributes = self._listed(inode)
@@ -238,7 +270,9 @@ class Operations(pyfuse3.Operations):
     @handler
     async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
         """Forget the listing."""
-        self._listings.pop(fh, None)
+        listing = self._listings.pop(fh, None)
+        if listing and listing.kept is not None:
+            self._let_go(listing.kept)
 
     # Files
 
@@ -252,16 +286,19 @@ class Operations(pyfuse3.Operations):
             await self._look(inode // _STRIDE)
             self._snapshots.open(inode)
             return pyfuse3.FileInfo(fh=handle)
-        view, _ = self._entry(inode)
-        # The kernel gives what it remembers of a file without asking again.
-        await in_thread(view.check, ctx.pid)
-        if inode in self._untold:
-            await self._tell_size(inode, ctx.pid)
+        async with self._opened(inode, ctx.pid):
+            view, _ = self._entry(inode)
+            # The kernel gives what it remembers of a file without asking again.
+            await in_thread(view.check, ctx.pid)
+            if inode in self._untold:
+                await self._tell_size(inode, ctx.pid)
+            self._keep_open(inode)
         return pyfuse3.FileInfo(fh=handle, keep_cache=True)
 
     async def _look(self, number: int) -> None:
         """Let the status tell of a change of the image; it is told at once, whatever hangs."""
-        looking = view.look() if (view := self._view(number)) else None
+        view = self._view(number) if number else self._shown
+        looking = view.look() if view else None
         if looking is None or looking is self._hanging.get(number):
             return
         with trio.move_on_after(_LOOK_SECONDS):
@@ -314,7 +351,10 @@ class Operations(pyfuse3.Operations):
     @handler
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         """One reader less."""
-        self._snapshots.release(fh)
+        if self._snapshots.find(fh):
+            self._snapshots.release(fh)
+        else:
+            self._let_go(fh)
 
     # The rest
 
@@ -325,9 +365,9 @@ class Operations(pyfuse3.Operations):
         """Give the SHA-1 of a part, once it is complete."""
         if name != DIGEST_XATTR:
             raise pyfuse3.FUSEError(errno.ENODATA)
-        view, entry = self._with_digest(inode)
-        await until(view.digested(entry), ctx.pid)
-        return view.digest(entry).encode()
+        async with self._with_digest(inode, ctx.pid) as (view, entry):
+            await until(view.digested(entry), ctx.pid)
+            return view.digest(entry).encode()
 
     @handler
     async def listxattr(
@@ -335,8 +375,8 @@ class Operations(pyfuse3.Operations):
     ) -> Sequence[pyfuse3.XAttrNameT]:
         """Give the names of the extended attributes."""
         with contextlib.suppress(pyfuse3.FUSEError):
-            self._with_digest(inode)
-            return [pyfuse3.XAttrNameT(DIGEST_XATTR)]
+            async with self._with_digest(inode, ctx.pid):
+                return [pyfuse3.XAttrNameT(DIGEST_XATTR)]
         return []
 
     @handler

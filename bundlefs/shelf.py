@@ -1,53 +1,44 @@
-"""A folder of images: a view of its own for each, opened when somebody first looks into it.
+"""A folder of images: a view of its own for each name, opened when somebody first looks into it.
 
 What is wrong with one image stays with it: its folder answers with the error, and
-its status tells. One that could not be opened is tried again once its file is
-another. A bundle that has failed stays failed under its name until the mount ends:
+its status tells. One that could not be opened is tried again, at the soonest once it
+may do better. A bundle that has failed stays failed under its name until the mount ends:
 a copy tool that goes on by name would mix its parts with those of another bundle,
 and the kernel itself looks a name up again where the answer is ESTALE.
 
-Concurrency: `_lock` guards the slots; each image is opened in a thread of its own.
+Symbolic links to an image show the same bundle, by numbers of their own: a name that leads to
+another image later has failed, if anybody has seen what it led to, and the image has not.
+
+Concurrency: `_lock` guards the names; the images have their own, in `openings`.
 """
 
+import errno
 import logging
 import os
 import stat
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bundlefs.errors import (
-    BundlefsError,
-    ClosedError,
-    ImageChangedError,
-    ImageError,
-    UnknownNameError,
+from bundlefs.errors import ImageChangedError, UnknownNameError
+from bundlefs.openings import (
+    Closer,
+    Identity,
+    OpenedImage,
+    Opener,
+    Openings,
+    Unopened,
 )
 from bundlefs.views import View
-from bundlefs.workers import start_abandonable
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 log = logging.getLogger(__name__)
-
-Opener = Callable[[Path, int], View[Any]]
-"""Opens an image for the view of a number."""
-
-
-@dataclass(frozen=True, slots=True)
-class SlotStatus:
-    """What is told of an image that is not open: `phase` is `unopened`, `opening` or `failed`."""
-
-    phase: str
-    image: str
-    error: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,36 +76,52 @@ _SUMS = (
 
 @dataclass(slots=True)
 class _Slot:
-    """The image of a name. `found` is what the file was when it was opened."""
+    """A name, by a number of its own, and the image that it leads to."""
 
     number: int
-    path: Path
-    found: tuple[int, ...]
-    opened: Future[View[Any]] | None = None
-    view: View[Any] | None = None
-    error: BaseException | None = None
+    name: str
+    image: OpenedImage
+    holders: int = 0
+    looked: bool = False
+    error: ImageChangedError | None = None
 
-    def status(self) -> Any:  # noqa: ANN401  # of a view's own kind, or SlotStatus
-        if self.view:
-            return self.view.status()
-        phase = "failed" if self.error else "opening" if self.opened else "unopened"
-        return SlotStatus(phase, str(self.path), str(self.error) if self.error else None)
+    def status(self) -> Any:  # noqa: ANN401  # of a view's own kind, or Unopened
+        if self.error:
+            return Unopened("failed", str(self.image.path), str(self.error))
+        return self.image.status()
 
-    def is_over(self, now: tuple[int, ...]) -> bool:
-        """Tell whether it could not be opened for a reason that may have gone meanwhile."""
-        if self.error is None:
-            return False
-        # A locked state, too many open files: what is no image's fault may pass.
-        lasting = isinstance(self.error, (ImageError, ImageChangedError))
-        return not lasting or now != self.found
+    @property
+    def shown(self) -> bool:
+        """Whether anybody has seen, by this name, what is in it."""
+        return self.looked and self.image.created_ns is not None
+
+    def lead_to(self, image: OpenedImage, place: str) -> None:
+        """Have the name lead to an image, or fail for good if it is known to lead to another."""
+        if image is self.image or self.error:
+            return
+        if self.shown:
+            self.error = ImageChangedError(
+                f"image {place} led to {self.image.path} when it was looked into, and leads to"
+                f" {image.path} now; unmount, and mount it again to bundle what is there now"
+            )
+            log.error("%s", self.error)
+        elif not self.holders:
+            self.image, self.looked = image, False
 
 
-def _identity(path: Path) -> tuple[int, ...] | None:
-    """Give what tells a file from another, or None if it is no image."""
+_NONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""What says that there is no file, rather than that it cannot be looked at."""
+
+
+def _identity(path: Path) -> Identity | None:
+    """Give what tells a file from another: None if it is no image, nothing if it cannot be told.
+
+    What cannot be told is for its own folder to say: to leave it out would look as if it were gone.
+    """
     try:
         found = path.stat()
-    except OSError:
-        return None
+    except OSError as error:
+        return None if error.errno in _NONE else ()
     if stat.S_ISBLK(found.st_mode):
         return (found.st_rdev,)
     if not stat.S_ISREG(found.st_mode):
@@ -122,18 +129,36 @@ def _identity(path: Path) -> tuple[int, ...] | None:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-class Shelf:
-    """The images in a folder: regular files and block devices that are not hidden."""
+_SIZE = 2
 
-    def __init__(self, folder: Path, opener: Opener) -> None:
+
+def _is_empty(identity: Identity) -> bool:
+    return len(identity) > _SIZE and identity[_SIZE] == 0
+
+
+def _is_device(identity: Identity) -> bool:
+    return len(identity) == 1
+
+
+def _keep_open(_number: int, _for_good: bool) -> None:  # noqa: FBT001  # a `Closer`
+    """Close nothing, where the views close what they have opened."""
+
+
+class Shelf:
+    """The images in a folder: regular files and block devices that are not hidden.
+
+    An empty file is none: it is shown once it has content. One that was emptied after it was
+    shown stays, as an image that has changed.
+    """
+
+    def __init__(self, folder: Path, opener: Opener, closer: Closer = _keep_open) -> None:
         self.created_ns = time.time_ns()
         self._started = time.monotonic()
         self._folder = folder
-        self._opener = opener
+        self._openings = Openings(opener, closer, _identity)
         self._lock = threading.Lock()
         self._slots: dict[int, _Slot] = {}
         self._named: dict[str, _Slot] = {}
-        self._closed = False
 
     # What is there; asks the disk
 
@@ -158,89 +183,95 @@ class Shelf:
         """
         path = self._folder / name
         now = None if name.startswith(".") else _identity(path)
-        if now is None:
+        slot = self._named.get(name)
+        if now is None or (_is_empty(now) and not (slot and slot.shown)):
             raise UnknownNameError(f"no image {name!r} in {self._folder}")
+        # As states go by: a file's own path, a device's given one.
+        place = path if _is_device(now) else Path(os.path.realpath(path))
+        image = self._openings.image(place, place if path.is_symlink() else path, now)
         with self._lock:
             slot = self._named.get(name)
-            if slot is None or slot.is_over(now):
-                slot = self._named[name] = _Slot(len(self._slots) + 1, path, now)
+            if slot is None:
+                slot = self._named[name] = _Slot(len(self._slots) + 1, name, image)
                 self._slots[slot.number] = slot
+            slot.lead_to(image, str(path))
             return slot.number
 
     # By number
 
-    def ask(self, number: int) -> Future[View[Any]]:
-        """Ask for a view; the future tells when it is open, or holds the error."""
-        slot = self._slots[number]
+    def hold(self, number: int) -> "Future[View[Any]]":
+        """Ask for a view; the future tells when it is open, or holds the error.
+
+        It stays open until `release`, which is called once for each `hold`.
+
+        Raises:
+            UnknownNameError: no image has this number.
+            ImageChangedError: its name leads to another image.
+        """
+        slot = self._slot(number)
         with self._lock:
-            if self._closed:
-                raise ClosedError("the mount is being ended")
-            if slot.opened is None:
-                slot.opened = Future()
-                start_abandonable(partial(self._open, slot, slot.opened), "open")
-            elif slot.error:
+            if slot.error:
                 # It is raised many times over, and each time would add to its traceback.
-                slot.error.with_traceback(None)
-        return slot.opened
+                raise slot.error.with_traceback(None)
+            future = self._openings.hold(slot.image)
+            slot.holders += 1
+            slot.looked = True
+        return future
 
-    def _open(self, slot: _Slot, opened: Future[View[Any]]) -> None:
-        slot.found = _identity(slot.path) or slot.found
-        try:
-            view = self._opener(slot.path, slot.number)
-        # Whatever it is, those who wait must hear of it: they hang otherwise.
-        except BaseException as error:
-            expected = isinstance(error, (BundlefsError, OSError))
-            log.error("%s: %s", slot.path, error, exc_info=not expected)  # noqa: TRY400  # see it
-            with self._lock:
-                slot.error = error
-                if not self._closed:
-                    opened.set_exception(error)
-            return
+    def release(self, number: int) -> None:
+        """Take back one `hold`."""
+        slot = self._slot(number)
         with self._lock:
-            slot.view = view
-            if not self._closed:
-                opened.set_result(view)
-                return
-        view.close()
+            slot.holders -= 1
+        self._openings.release(slot.image)
 
-    def view(self, number: int) -> View[Any] | None:
-        """Give a view if there is one and it is open."""
+    def _slot(self, number: int) -> _Slot:
         slot = self._slots.get(number)
-        return slot.view if slot else None
+        if slot is None:
+            raise UnknownNameError(f"no image has the number {number}")
+        return slot
+
+    def view(self, number: int) -> "View[Any] | None":
+        """Give a view if there is one and it is open: for sure while it is held."""
+        slot = self._slots.get(number)
+        return slot.image.view if slot else None
+
+    def begun_ns(self, number: int) -> int:
+        """Give when the bundle of an image was begun, or the mount before that is known."""
+        slot = self._slots.get(number)
+        return (slot and slot.image.created_ns) or self.created_ns
 
     def slot_status(self, number: int) -> "DataclassInstance":
         """Tell where one image stands, be it open or not."""
-        status: DataclassInstance = self._slots[number].status()
+        status: DataclassInstance = self._slot(number).status()
         return status
 
     # All together
+
+    def look(self) -> Future[None]:
+        """Have a thread see whether the images are what they were; done when `status` tells."""
+        return self._openings.look()
 
     def status(self) -> ShelfStatus:
         """Tell where all stand; never waits."""
         with self._lock:
             named = sorted(self._named.items())
         images = tuple({"name": name, **asdict(slot.status())} for name, slot in named)
+        each = [asdict(image.status()) for image in self._openings.all()]
         return ShelfStatus(
-            phase="indexing" if any(one["phase"] == "indexing" for one in images) else "idle",
+            phase="indexing" if any(one["phase"] == "indexing" for one in each) else "idle",
             image=str(self._folder),
             images=images,
             seconds=round(time.monotonic() - self._started, 3),
-            pass_seconds=max((one.get("pass_seconds", 0.0) for one in images), default=0.0),
-            **{name: sum(one.get(name, 0) for one in images) for name in _SUMS},
+            pass_seconds=max((one.get("pass_seconds", 0.0) for one in each), default=0.0),
+            **{name: sum(one.get(name, 0) for one in each) for name in _SUMS},
         )
 
     def space(self) -> tuple[int, int]:
-        """Give the sizes of the images that are open, and of their bundles; bytes."""
-        spaces = [slot.view.space() for slot in list(self._slots.values()) if slot.view]
+        """Give the sizes of the images that were opened, and of their bundles; bytes."""
+        spaces = [image.space() for image in self._openings.all()]
         return sum(image for image, _ in spaces), sum(bundle for _, bundle in spaces)
 
     def close(self) -> None:
         """End all: whoever waits gets an error."""
-        with self._lock:
-            self._closed = True
-            views = [slot.view for slot in list(self._slots.values()) if slot.view]
-            for slot in self._slots.values():
-                if slot.opened and not slot.opened.done():
-                    slot.opened.set_exception(ClosedError("the mount is being ended"))
-        for view in views:
-            view.close()
+        self._openings.close()

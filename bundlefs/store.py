@@ -139,6 +139,10 @@ class BlockStore:
         """Give the block if it is kept anywhere."""
         return self._cache.get((self._bundle, block))
 
+    def drop(self) -> None:
+        """Give back the memory of this bundle's blocks: nobody reads it any more."""
+        self._cache.drop(self._bundle)
+
     def close(self) -> None:
         """Drop everything, of all bundles."""
         self._cache.close()
@@ -194,6 +198,13 @@ class _Cache:
         self._recent[key] = data
         while self._recent_size > RECENT_SIZE:
             self._recent_size -= len(self._recent.popitem(last=False)[1])
+
+    def drop(self, bundle: int) -> None:
+        with self._lock:
+            for key in [key for key in self._kept if key[0] == bundle]:
+                self._room += len(self._kept.pop(key))
+            for key in [key for key in self._recent if key[0] == bundle]:
+                self._recent_size -= len(self._recent.pop(key))
 
     def close(self) -> None:
         with self._lock:

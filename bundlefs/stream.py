@@ -116,6 +116,11 @@ class SealedStream:
         """Keep a block that is sealed for the first time, before anyone hears of it."""
         self._store.put_first(block, sealed)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a block is being made again."""
+        return bool(self._making)
+
     def read_fast(self, span: Span) -> memoryview | None:
         """Give the bytes of `span` if all of it is in memory; never waits."""
         pieces = []

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 
+from bundlefs.errors import ImageChangedError
 from bundlefs.image import Source
 from bundlefs.workers import start_abandonable
 
@@ -35,7 +36,7 @@ class Watch:
         """
         try:
             self._image.require_unchanged()
-        except Exception as error:
+        except ImageChangedError as error:
             self._fail(error)
             raise
 

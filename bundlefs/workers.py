@@ -14,6 +14,7 @@ with their number.
 import os
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -144,7 +145,8 @@ class Workers:
         self._pool = ThreadPoolExecutor(jobs, "block")
         # Lanes wait for each other and for the pool, so none may have to wait for a thread.
         self._threads = ThreadPoolExecutor(sys.maxsize, "lane")
-        self._lanes: list[Lane] = []
+        # Bundles come and go, and their lanes with them.
+        self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._waiting: deque[Callable[[], bool]] = deque()
         self._turns = 0
@@ -199,14 +201,16 @@ class Workers:
 
     def lane(self, depth: int) -> Lane:
         """Give a lane."""
-        self._lanes.append(Lane(self._threads, depth))
-        return self._lanes[-1]
+        lane = Lane(self._threads, depth)
+        with self._lock:
+            self._lanes.add(lane)
+        return lane
 
     def close(self) -> None:
         """Let running work end, drop what waits. Lanes end first: they wait for the pool."""
         for executor in (self._threads, self._pool):
             executor.shutdown(wait=False, cancel_futures=True)
-        for lane in self._lanes:
+        for lane in list(self._lanes):
             lane.drop()
         self._waiting.clear()
         for executor in (self._threads, self._pool):

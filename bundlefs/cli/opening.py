@@ -88,10 +88,12 @@ def warn_if_large(
         )
 
 
-def open_state(arguments: argparse.Namespace, image: Source, recipe: Recipe) -> State:
+def open_state(
+    arguments: argparse.Namespace, image: Source, recipe: Recipe, *, fresh: bool
+) -> State:
     """Take up the state of an earlier mount, or begin one, in a file or not."""
     asked = wanted(image, recipe)
     if arguments.state == "none":
         return State(asked.extents)
     path = Path(arguments.state) if arguments.state else default_path(image.path, recipe.prefix)
-    return open_file(path.absolute(), asked, fresh=arguments.fresh)
+    return open_file(path.absolute(), asked, fresh=fresh)

@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.mountopts import fuse_options
 from bundlefs.cli.opening import open_image, open_state, print_warning, warn_of_size
 from bundlefs.cli.progress import progress
+from bundlefs.errors import ImageChangedError
+from bundlefs.image import Identity, Source
 from bundlefs.keys import Secret
 from bundlefs.manifest_reader import BundleManifest
 from bundlefs.mount import Session, serve
@@ -25,6 +28,7 @@ from bundlefs.opened import DiskView, OpenedBundle
 from bundlefs.parts import PartFiles
 from bundlefs.recipe import Recipe
 from bundlefs.shelf import Shelf
+from bundlefs.state import State
 from bundlefs.store import BlockStore, Spill
 from bundlefs.workers import Workers
 
@@ -52,23 +56,67 @@ class _Maker:
         self.stack = stack
         self._recipe = recipe
         # Workers end before the images that they read are closed.
-        self._images = stack.enter_context(ExitStack())
+        stack.callback(self._close_all)
+        self._open: dict[int, ExitStack] = {}
+        self._shown: dict[int, _Shown] = {}
         spill = Spill(arguments.cache_dir) if arguments.cache_dir else None
         self._store = stack.enter_context(closing(BlockStore(arguments.cache_size, spill)))
         self._workers = stack.enter_context(Workers(arguments.jobs))
 
     def bundle(self, path: Path, number: int, warn: Callable[[str], None]) -> Bundle:
-        """Give the bundle of an image; opening it can take minutes."""
+        """Give the bundle of an image; opening it can take minutes.
+
+        A number that was open before is the same bundle again.
+        """
         with ExitStack() as opened:
             image = opened.enter_context(closing(open_image(self.arguments, path)))
-            warn_of_size(image, self.arguments, warn)
-            recipe = for_image(self.arguments, image, self._recipe, warn)
-            state = opened.enter_context(closing(open_state(self.arguments, image, recipe)))
+            before = self._before(image, number)
+            recipe = before.recipe if before else self._first(image, warn)
+            state = before.state if before else None
+            if state is None:
+                fresh = self.arguments.fresh and before is None
+                state = open_state(self.arguments, image, recipe, fresh=fresh)
+            opened.enter_context(closing(state))
             state.sign(f"process {os.getpid()}, mounted on {self.session.mountpoint}")
             engine = Engine(self._workers, self._store.share(number))
             bundle = Bundle(image, recipe, engine, state)
-            self._images.push(opened.pop_all())
+            self._open[number] = opened.pop_all()
+        lost = state if self.arguments.state == "none" else None
+        self._shown[number] = _Shown(image.identity, recipe, lost)
         return bundle
+
+    def _first(self, image: Source, warn: Callable[[str], None]) -> Recipe:
+        warn_of_size(image, self.arguments, warn)
+        return for_image(self.arguments, image, self._recipe, warn)
+
+    def _before(self, image: Source, number: int) -> "_Shown | None":
+        """Give what the number stood for when it was open before, if it was."""
+        before = self._shown.get(number)
+        if before and (changes := before.identity.changes(image.identity)):
+            raise ImageChangedError(
+                f"image {image.path} was changed while in use: {', '.join(changes)}; unmount, and"
+                " mount it again to bundle it as it is now"
+            )
+        return before
+
+    def close(self, number: int, for_good: bool) -> None:  # noqa: FBT001  # a `Closer`
+        """Close the image of a number and what it needs; its bundle is closed before."""
+        self._open.pop(number, ExitStack()).close()
+        if for_good:
+            self._store.share(number).drop()
+
+    def _close_all(self) -> None:
+        for opened in list(self._open.values()):
+            opened.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What must be the same when an image is opened again; the state if no file has it."""
+
+    identity: Identity
+    recipe: Recipe
+    state: State | None
 
 
 def _mount_image(maker: _Maker, ready: Callable[[], None]) -> None:
@@ -83,12 +131,13 @@ def _mount_image(maker: _Maker, ready: Callable[[], None]) -> None:
 def _mount_folder(maker: _Maker, ready: Callable[[], None]) -> None:
     _raise_limit_of_files()
     opener = partial(maker.bundle, warn=log.warning)
-    shelf = maker.stack.enter_context(closing(Shelf(maker.arguments.image.absolute(), opener)))
+    folder = maker.arguments.image.absolute()
+    shelf = maker.stack.enter_context(closing(Shelf(folder, opener, maker.close)))
     serve(shelf, maker.session, ready)
 
 
 def _raise_limit_of_files() -> None:
-    """Allow as many open files as we may: each image takes two."""
+    """Allow as many open files as we may: each image takes two or more while it is open."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

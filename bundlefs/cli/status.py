@@ -30,7 +30,8 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "status",
         help="show where a mount stands",
-        description="Show where the mount at MOUNTPOINT stands. Exit code 1 if it has failed.",
+        description="Show where the mount at MOUNTPOINT stands, or of a folder of images the one"
+        " at MOUNTPOINT/NAME. Exit code 1 if it has failed.",
         allow_abbrev=False,
     )
     # Not required by argparse, since there is more to say than that it is.
@@ -39,7 +40,8 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="show it again and again, until the bundle is complete or the mount ends",
+        help="show it again and again, until the bundle is complete or the mount ends; of a folder"
+        " of images, until each that was looked into is complete or has failed (exit code 1 then)",
     )
     parser.add_argument(
         "--interval",
@@ -68,14 +70,20 @@ def _watch(arguments: argparse.Namespace, status: dict[str, Any]) -> int:
     show = _Shown(as_json=arguments.json)
     while True:
         show(status)
-        if status["phase"] in ("complete", "failed"):
-            return 1 if status["phase"] == "failed" else 0
+        phases = _phases(status)
+        if phases and phases <= {"complete", "failed"}:
+            return 1 if "failed" in phases else 0
         time.sleep(arguments.interval or 1)
         try:
             status = read_status(arguments.mountpoint)
         except MountError:
             say(f"the mount at {arguments.mountpoint} has ended")
             return 0
+
+
+def _phases(status: dict[str, Any]) -> set[str]:
+    """Return the phases of all that somebody has asked for: of a folder, those of its images."""
+    return {one["phase"] for one in status.get("images", [status])} - {"unopened"}
 
 
 class _Shown:

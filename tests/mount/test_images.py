@@ -3,11 +3,14 @@
 import errno
 import lzma
 import os
+import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,11 +20,13 @@ from tests.conftest import KeyPair
 from tests.mount.commands import POWERLESS, attempt, eventually, names, refusal
 from tests.support import images, oracles
 from tests.support.mounts import BUNDLEFS, Mount, bundlefs, ended, mounted, read_status
+from tests.support.tools import run, tool
 
 MIB = images.MIB
 PART = 10 * MIB
 OPTIONS = ("--level", "1")
-BAD = "image {} is empty (0 bytes)"
+DAMAGED = b"\x1f\x8b\x08" + bytes(100)
+BAD = "image {}"
 
 
 @pytest.fixture
@@ -31,7 +36,8 @@ def folder(tmp_path: Path) -> Path:
     folder.mkdir()
     images.random_image(folder / "one.img", 21 * MIB, "one")
     (folder / "two.xz").write_bytes(lzma.compress(images.text(3 * MIB, "two"), preset=0))
-    (folder / "bad").touch()
+    (folder / "bad").write_bytes(DAMAGED)
+    (folder / "empty").touch()
     (folder / ".hidden").write_bytes(b"hidden")
     (folder / "folder").mkdir()
     return folder
@@ -72,7 +78,14 @@ def test_each_image_has_a_folder_and_none_is_opened_for_that(mount: Mount) -> No
     assert phases(mount) == dict.fromkeys(("bad", "one.img", "two.xz"), "unopened")
     assert read_status(mount.path / "one.img")["phase"] == "unopened"
     assert not list(Path(os.environ["XDG_STATE_HOME"]).rglob("*.state"))
-    for name in (".hidden", "folder", "missing", "one.img/missing", "one.img/image.part.003"):
+    for name in (
+        ".hidden",
+        "empty",
+        "folder",
+        "missing",
+        "one.img/missing",
+        "one.img/image.part.003",
+    ):
         assert not (mount.path / name).exists()
 
 
@@ -180,7 +193,216 @@ def test_what_comes_and_goes(mount: Mount, folder: Path) -> None:
     assert names(mount.path / "three") == ["image.manifest.xml", "image.part.00"]
 
 
+def test_looking_at_what_cannot_be_opened_adds_nothing_up(
+    mount: Mount, folder: Path, tmp_path: Path, user_keys: KeyPair
+) -> None:
+    options = (*OPTIONS, "--user-key", user_keys.private)
+    with mounted(folder / "one.img", tmp_path / "other", *options):
+        one = mount.path / "one.img"
+        inode = one.stat().st_ino
+        for _ in range(200):
+            assert refused(one) == errno.EIO
+        # By a look of some time later it is tried again, and says nothing new.
+        last = time.monotonic() + 3
+        while time.monotonic() < last:
+            assert refused(one) == errno.EIO
+        assert one.stat().st_ino == inode
+        assert names(mount.path / "two.xz")
+        log = (tmp_path / "mnt.log").read_text()
+        assert len([line for line in log.splitlines() if " ERROR" in line]) == 1
+        assert (mount.path / "two.xz").stat().st_ino < inode + (4 << 40)
+
+
+def test_an_empty_file_is_shown_once_it_has_content(
+    mount: Mount, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "bad").unlink()
+    assert names(mount.path) == ["one.img", "two.xz"]
+    run([tool("rclone"), "copy", mount.path, tmp_path / "copy"])
+    assert names(tmp_path / "copy") == ["one.img", "two.xz"]
+    images.random_image(folder / "empty", MIB)
+    assert names(mount.path) == ["empty", "one.img", "two.xz"]
+    assert len(names(mount.path / "empty")) == 2
+    # Emptied, it does not look as if it were gone: who mirrors would delete what was uploaded.
+    os.truncate(folder / "empty", 0)
+    assert names(mount.path) == ["empty", "one.img", "two.xz"]
+    with pytest.raises(OSError, match="Stale file handle"):
+        (mount.path / "empty/image.part.00").read_bytes()
+
+
+def test_what_cannot_be_looked_at_does_not_look_as_if_it_were_gone(
+    folder: Path, tmp_path: Path
+) -> None:
+    away = tmp_path / "away"
+    with (
+        mounted(folder / "one.img", away, *OPTIONS, "--state", "none") as other,
+        mounted(folder, tmp_path / "mnt", *OPTIONS) as mount,
+    ):
+        assert names(mount.path) == ["bad", "one.img", "two.xz"]
+        os.kill(other.pid, signal.SIGKILL)
+        assert ended(other.pid, 20)
+        # A file of a dead mount: nobody can tell whether it is one.
+        (folder / "link").symlink_to(away / "image.part.00")
+        assert names(mount.path) == ["bad", "link", "one.img", "two.xz"]
+        assert refused(mount.path / "link")
+        bundlefs("umount", "--lazy", away)
+        # Now it leads nowhere.
+        assert eventually(lambda: names(mount.path) == ["bad", "one.img", "two.xz"])
+
+
+# Links
+
+
+def test_a_link_and_its_image_are_one_bundle(
+    mount: Mount, folder: Path, tmp_path: Path, user_keys: KeyPair
+) -> None:
+    (folder / "bad").unlink()
+    (folder / "latest").symlink_to("one.img")
+    run([tool("rclone"), "copy", mount.path, tmp_path / "copy"])
+    one, latest = tmp_path / "copy/one.img", tmp_path / "copy/latest"
+    assert names(one) == names(latest)
+    assert all((one / name).read_bytes() == (latest / name).read_bytes() for name in names(one))
+    assert_undone(latest, folder / "one.img", user_keys)
+    status = mount.status()
+    assert status["image_bytes_read"] == 24 * MIB
+    assert phases(mount) == dict.fromkeys(("latest", "one.img", "two.xz"), "complete")
+    # It leads to another image: no copy tool may mix the two.
+    (folder / "latest").unlink()
+    (folder / "latest").symlink_to("two.xz")
+    assert eventually(lambda: is_stale(mount.path / "latest/image.part.00"))
+    assert (mount.path / "one.img/image.part.00").read_bytes() == (
+        one / "image.part.00"
+    ).read_bytes()
+    assert phases(mount) == {"latest": "failed", "one.img": "complete", "two.xz": "complete"}
+
+
+def is_stale(path: Path) -> bool:
+    try:
+        path.read_bytes()
+    except OSError as error:
+        return error.errno == errno.ESTALE
+    return False
+
+
+# What is let go of
+
+
+def open_images(mount: Mount, folder: Path) -> list[str]:
+    """Give the files of a folder that a daemon has open."""
+    found = []
+    for file in Path(f"/proc/{mount.pid}/fd").iterdir():
+        with suppress(OSError):
+            found.append(str(file.readlink()))
+    return sorted(name for name in found if name.startswith(f"{folder}/"))
+
+
+def delete(image: Path) -> None:
+    image.unlink()
+
+
+def replace(image: Path) -> None:
+    other = image.with_name(".other")
+    other.write_bytes(b"another")
+    other.rename(image)
+
+
+def rename(image: Path) -> None:
+    image.rename(image.with_name("renamed"))
+
+
+@pytest.mark.parametrize("change", [delete, replace, rename])
+def test_what_is_gone_takes_no_space(
+    change: Callable[[Path], None], mount: Mount, folder: Path
+) -> None:
+    one, two = mount.path / "one.img", mount.path / "two.xz"
+    with (one / "image.part.00").open("rb", buffering=0) as reader:
+        start = reader.read(MIB)
+        assert names(one)
+        assert names(two)
+        change(folder / "one.img")
+        # Also for who does not look, and not before the last reader ends.
+        assert len(open_images(mount, folder)) == 2
+        assert len(start) == MIB
+    assert eventually(lambda: len(open_images(mount, folder)) == 1, 30)
+    assert open_images(mount, folder) == [str(folder / "two.xz")]
+    assert phases(mount)["one.img"] == "failed"
+    with pytest.raises(OSError, match=r"Stale file handle|No such file"):
+        (one / "image.part.00").read_bytes()
+
+
+FEW_FILES = 90
+LOTS = 120
+
+
+def files(image: Path) -> dict[str, tuple[int, int, int, bytes]]:
+    """Give what a copy tool sees of a folder."""
+    found = {}
+    for path in sorted(image.iterdir()):
+        about = path.stat()
+        data = path.read_bytes()
+        found[path.name] = (about.st_ino, about.st_mtime_ns, about.st_size, data)
+    return found
+
+
+@pytest.mark.parametrize("options", [(), ("--fresh",), ("--state", "none")], ids=str)
+def test_more_images_than_open_files(options: tuple[str, ...], tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(LOTS):
+        images.text_image(folder / f"{number:03}", 10_000, str(number))
+    images.random_image(folder / "large", 21 * MIB)
+    with mounted(folder, tmp_path / "mnt", *OPTIONS, "--cache-size", "0", *options) as mount:
+        resource.prlimit(mount.pid, resource.RLIMIT_NOFILE, (FEW_FILES, FEW_FILES))
+        # One is read half, and goes on as the same bundle.
+        first = (mount.path / "large/image.part.00").read_bytes()
+        with (mount.path / "000/image.part.00").open("rb", buffering=0) as held:
+            seen = {image.name: files(image) for image in sorted(mount.path.glob("[0-9]*"))}
+            assert len(seen) == LOTS
+            assert len(open_images(mount, folder)) < FEW_FILES - FEW_FILES // 4
+            assert {image.name: files(image) for image in mount.path.glob("[0-9]*")} == seen
+            assert held.read() == seen["000"]["image.part.00"][3]
+        assert set(phases(mount).values()) == {"complete", "idle"}
+        assert (mount.path / "large/image.part.00").read_bytes() == first
+        assert len(names(mount.path / "large")) == 4
+        parts = sorted((mount.path / "large").glob("*.part.*"))
+        assert oracles.part_digests(mount.path / "large/image.manifest.xml") == oracles.sha1sum(
+            parts
+        )
+        assert mount.status()["image_size"] == LOTS * 10_000 + 21 * MIB
+        assert (tmp_path / "mnt.log").read_text().count(" ERROR") == 0
+
+
+def test_an_image_that_changes_while_it_is_not_open(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(LOTS):
+        images.text_image(folder / f"{number:03}", 10_000, str(number))
+    with mounted(folder, tmp_path / "mnt", *OPTIONS) as mount:
+        resource.prlimit(mount.pid, resource.RLIMIT_NOFILE, (FEW_FILES, FEW_FILES))
+        for image in sorted(mount.path.iterdir()):
+            assert len(names(image)) == 2
+        assert str(folder / "000") not in open_images(mount, folder)
+        with (folder / "000").open("r+b") as image_file:
+            image_file.write(b"changed")
+        with pytest.raises(OSError, match="Stale file handle"):
+            (mount.path / "000/image.part.00").read_bytes()
+        assert phases(mount)["000"] == "failed"
+
+
 # What is watched
+
+
+def test_watch_ends_when_all_that_were_asked_for_are_done(mount: Mount) -> None:
+    watch = ("status", "--watch", mount.path)
+    with subprocess.Popen([*BUNDLEFS, *watch], stdout=subprocess.PIPE, text=True) as watching:
+        assert len(names(mount.path / "two.xz")) == 2
+        shown, _ = watching.communicate(timeout=60)
+        assert "\n  two.xz: complete" in shown
+        assert watching.returncode == 0
+    assert refused(mount.path / "bad") == errno.EIO
+    ending = attempt(*watch)
+    assert ending.code == 1
+    assert "\n  bad: failed: " in ending.out
 
 
 def test_status_and_metrics_of_all(mount: Mount) -> None:

@@ -1,17 +1,28 @@
 """A folder of images, without FUSE: what is there, what is opened, what is begun anew."""
 
+import errno
 import os
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bundlefs.errors import ClosedError, ImageError, StateError, UnknownNameError
+from bundlefs import openings
+from bundlefs.errors import (
+    ClosedError,
+    ImageChangedError,
+    ImageError,
+    InconsistentError,
+    StateError,
+    UnknownNameError,
+)
 from bundlefs.opened import OpenStatus
+from bundlefs.openings import Passing
 from bundlefs.shelf import Shelf, ShelfStatus
 from bundlefs.views import View
 
@@ -25,6 +36,9 @@ class Made:
         self.path = path
         self.phase = "complete"
         self.closed = False
+        self.created_ns = 1
+        self.rests = True
+        self.error: Exception | None = None
 
     def status(self) -> OpenStatus:
         return OpenStatus(self.phase, str(self.path), 7, 3, "", None)
@@ -35,6 +49,16 @@ class Made:
     def close(self) -> None:
         self.closed = True
 
+    def idle(self) -> bool:
+        return self.rests
+
+    def failure(self) -> BaseException | None:
+        return self.error
+
+    def check(self) -> None:
+        if self.error:
+            raise self.error
+
 
 class Opener:
     """Opens by making; raises `error` instead, waits for `gate` before."""
@@ -43,16 +67,20 @@ class Opener:
         self.calls: list[tuple[str, int]] = []
         self.made: list[Any] = []
         self.error: Exception | None = None
+        self.created_ns = 1
+        self.path = Path()
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, path: Path, number: int) -> View[Any]:
+    def __call__(self, path: Path, number: int) -> Passing:
         self.calls.append((path.name, number))
+        self.path = path
         assert self.gate.wait(HANG)
         if self.error:
             raise self.error
         self.made.append(Made(path))
-        view: View[Any] = self.made[-1]
+        self.made[-1].created_ns = self.created_ns
+        view: Passing = self.made[-1]
         return view
 
 
@@ -132,7 +160,7 @@ def test_a_folder_that_is_gone_is_an_error_and_no_empty_list(tmp_path: Path) -> 
 def test_an_image_is_opened_once(shelf: Shelf, opener: Opener) -> None:
     number = shelf.find("a")
     assert shelf.view(number) is None
-    futures = [shelf.ask(number) for _ in range(10)]
+    futures = [shelf.hold(number) for _ in range(10)]
     assert {id(future.result(HANG)) for future in futures} == {id(opener.made[0])}
     assert opener.calls == [("a", number)]
     assert shelf.view(number) is opener.made[0]
@@ -142,7 +170,7 @@ def test_an_image_is_opened_once(shelf: Shelf, opener: Opener) -> None:
 
 def test_sums_and_space(shelf: Shelf) -> None:
     for name in ("a", "b"):
-        shelf.ask(shelf.find(name)).result(HANG)
+        shelf.hold(shelf.find(name)).result(HANG)
     status = shelf.status()
     assert isinstance(status, ShelfStatus)
     assert (status.image_size, status.sealed_bytes, status.phase) == (14, 6, "idle")
@@ -151,49 +179,295 @@ def test_sums_and_space(shelf: Shelf) -> None:
 
 def test_while_one_is_opened_others_are_too(shelf: Shelf, opener: Opener) -> None:
     opener.gate.clear()
-    slow = shelf.ask(shelf.find("a"))
-    other = shelf.ask(shelf.find("b"))
+    slow = shelf.hold(shelf.find("a"))
+    other = shelf.hold(shelf.find("b"))
     assert set(phases(shelf).values()) == {"opening"}
     opener.gate.set()
     assert wait(slow) is wait(other) is None
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an image tried again at once."""
+    monkeypatch.setattr(openings, "RETRY_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_bad_image_is_tried_again_when_its_file_is_another(
     shelf: Shelf, folder: Path, opener: Opener
 ) -> None:
     opener.error = ImageError("bad")
     number = shelf.find("a")
-    assert wait(shelf.ask(number)) is opener.error
+    assert wait(shelf.hold(number)) is opener.error
     assert phases(shelf) == {"a": "failed"}
     assert shelf.find("a") == number
-    assert wait(shelf.ask(number)) is opener.error
+    assert wait(shelf.hold(number)) is opener.error
     assert len(opener.calls) == 1
     opener.error = None
     change(folder / "a")
-    anew = shelf.find("a")
-    assert anew != number
-    assert wait(shelf.ask(anew)) is None
+    assert shelf.find("a") == number
+    assert phases(shelf) == {"a": "unopened"}
+    assert wait(shelf.hold(number)) is None
     assert phases(shelf) == {"a": "complete"}
 
 
-@pytest.mark.parametrize("error", [StateError("locked"), OSError(24, "Too many open files")])
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    "error",
+    [
+        StateError("locked"),
+        OSError(errno.EMFILE, "Too many open files"),
+        caused(ImageError("cannot open it"), OSError(errno.EMFILE, "Too many open files")),
+        caused(ImageError("cannot unpack it"), OSError(errno.ENOSPC, "No space left on device")),
+    ],
+    ids=str,
+)
 def test_what_is_no_image_s_fault_is_tried_again(
     shelf: Shelf, opener: Opener, error: Exception
 ) -> None:
     opener.error = error
     number = shelf.find("a")
-    assert wait(shelf.ask(number)) is error
+    assert wait(shelf.hold(number)) is error
     opener.error = None
-    anew = shelf.find("a")
-    assert anew != number
-    assert wait(shelf.ask(anew)) is None
+    assert shelf.find("a") == number
+    assert wait(shelf.hold(number)) is None
+
+
+@pytest.mark.usefixtures("impatient")
+def test_damaged_data_is_the_image_s_fault(shelf: Shelf, opener: Opener) -> None:
+    opener.error = caused(ImageError("damaged"), OSError("Invalid data stream"))
+    for _ in range(3):
+        assert wait(shelf.hold(shelf.find("a"))) is opener.error
+    assert len(opener.calls) == 1
+
+
+def test_looks_do_not_add_up(
+    shelf: Shelf, opener: Opener, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither tries, nor numbers, nor lines of the log."""
+    opener.error = StateError("locked")
+    for _ in range(100):
+        assert wait(shelf.hold(shelf.find("a"))) is opener.error
+    assert len(opener.calls) == 1
+    monkeypatch.setattr(openings, "RETRY_SECONDS", 0.0)
+    for _ in range(100):
+        assert wait(shelf.hold(shelf.find("a"))) is opener.error
+    assert len(opener.calls) == 101
+    assert shelf.find("b") == 2
+    assert [record.getMessage() for record in caplog.records] == [f"{opener.path}: locked"]
+    opener.error = StateError("locked by another")
+    assert wait(shelf.hold(shelf.find("a"))) is opener.error
+    assert len(caplog.records) == 2
+
+
+# Names and images
+
+
+def test_a_link_shows_the_image_that_it_leads_to(shelf: Shelf, opener: Opener) -> None:
+    numbers = [shelf.find(name) for name in ("a", "link")]
+    views = {id(shelf.hold(number).result(HANG)) for number in numbers}
+    assert len(set(numbers)) == 2
+    assert views == {id(opener.made[0])}
+    assert len(opener.calls) == 1
+    assert phases(shelf) == {"a": "complete", "link": "complete"}
+    assert (shelf.status().image_size, shelf.space()) == (7, (7, 3))
+
+
+def test_a_link_that_leads_elsewhere_has_failed_if_anybody_has_looked(
+    shelf: Shelf, folder: Path
+) -> None:
+    a, link = shelf.find("a"), shelf.find("link")
+    shelf.hold(link).result(HANG)
+    (folder / "link").unlink()
+    (folder / "link").symlink_to("b")
+    for _ in range(2):
+        assert shelf.find("link") == link
+        with pytest.raises(ImageChangedError, match=rf"{folder / 'b'} now"):
+            shelf.hold(link)
+        (folder / "link").unlink()
+        (folder / "link").symlink_to("a")
+    assert phases(shelf) == {"a": "complete", "link": "failed"}
+    assert wait(shelf.hold(a)) is None
+
+
+def test_a_link_that_nobody_looked_into_may_lead_elsewhere(
+    shelf: Shelf, folder: Path, opener: Opener
+) -> None:
+    link = shelf.find("link")
+    shelf.hold(shelf.find("a")).result(HANG)
+    (folder / "link").unlink()
+    (folder / "link").symlink_to("b")
+    assert shelf.find("link") == link
+    shelf.hold(link).result(HANG)
+    assert [made.path.name for made in opener.made] == ["a", "b"]
+
+
+def test_an_empty_file_is_no_image_before_it_has_content(shelf: Shelf, folder: Path) -> None:
+    (folder / "late").touch()
+    assert [name for name, _ in shelf.scan()] == ["a", "b", "link"]
+    with pytest.raises(UnknownNameError):
+        shelf.find("late")
+    (folder / "late").write_bytes(b"image")
+    assert [name for name, _ in shelf.scan()] == ["a", "b", "late", "link"]
+
+
+def test_an_image_that_was_emptied_does_not_look_as_if_it_were_gone(
+    shelf: Shelf, folder: Path
+) -> None:
+    number = shelf.find("a")
+    shelf.hold(number).result(HANG)
+    (folder / "a").write_bytes(b"")
+    assert shelf.find("a") == number
+    assert "a" in [name for name, _ in shelf.scan()]
+
+
+# What is let go of
+
+
+class Few(Opener):
+    """As many images can be open at a time as there are open files."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+        self.now: dict[int, Any] = {}
+
+    def __call__(self, path: Path, number: int) -> Passing:
+        if len(self.now) == self.most:
+            raise caused(ImageError("cannot open it"), OSError(errno.EMFILE, "Too many open files"))
+        assert number not in self.now
+        self.now[number] = super().__call__(path, number)
+        view: Passing = self.now[number]
+        return view
+
+    def close(self, number: int, _: bool) -> None:  # noqa: FBT001
+        assert self.now.pop(number).closed
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> tuple[Shelf, Few]:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(50):
+        (folder / f"{number:02}").write_bytes(b"image")
+    opener = Few(20)
+    return Shelf(folder, opener, opener.close), opener
+
+
+def test_idle_images_make_room_for_others(few: tuple[Shelf, Few]) -> None:
+    shelf, opener = few
+    first = shelf.find("00")
+    held = shelf.hold(first).result(HANG)
+    for _ in range(2):
+        for name, number in shelf.scan():
+            shelf.hold(number).result(HANG)
+            assert vars(shelf.view(number))["path"].name == name
+            shelf.release(number)
+    assert shelf.view(first) is held
+    assert not opener.made[0].closed
+    assert len(opener.made) >= 51
+    assert phases(shelf) == {f"{number:02}": "complete" for number in range(50)}
+    assert (shelf.status().image_size, shelf.space()) == (350, (350, 150))
+
+
+def test_what_is_in_use_is_not_let_go_of(few: tuple[Shelf, Few]) -> None:
+    shelf, opener = few
+    numbers = [number for _, number in shelf.scan()]
+    for number in numbers[:20]:
+        shelf.hold(number).result(HANG)
+    assert isinstance(wait(shelf.hold(numbers[20])), ImageError)
+    for number in numbers[:20]:
+        shelf.release(number)
+    for made in opener.made:
+        made.rests = False
+    assert isinstance(wait(shelf.hold(numbers[21])), ImageError)
+    opener.made[7].rests = True
+    assert wait(shelf.hold(numbers[22])) is None
+    assert [made.closed for made in opener.made].index(True) == 7
+
+
+def test_the_longest_unused_goes_first(few: tuple[Shelf, Few]) -> None:
+    shelf, opener = few
+    numbers = [number for _, number in shelf.scan()]
+    for number in (*numbers[:20], numbers[0]):
+        shelf.hold(number).result(HANG)
+        shelf.release(number)
+    shelf.hold(numbers[20]).result(HANG)
+    assert not opener.made[0].closed
+    assert opener.made[1].closed
+
+
+def let_go_of(few: tuple[Shelf, Few]) -> tuple[Shelf, Few, int]:
+    """Give a shelf that has let go of its first image, and the number of that."""
+    shelf, opener = few
+    for _, number in shelf.scan():
+        shelf.hold(number).result(HANG)
+        shelf.release(number)
+    assert opener.made[0].closed
+    assert phases(shelf)["00"] == "complete"
+    return shelf, opener, shelf.find("00")
+
+
+@pytest.mark.parametrize("how", [change, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_what_changes_after_it_was_let_go_of(
+    few: tuple[Shelf, Few], how: Callable[[Path], object], tmp_path: Path
+) -> None:
+    shelf, _, number = let_go_of(few)
+    how(tmp_path / "many" / "00")
+    shelf.look().result(HANG)
+    assert phases(shelf)["00"] == "failed"
+    assert isinstance(wait(shelf.hold(number)), ImageChangedError)
+    assert phases(shelf)["01"] == "complete"
+
+
+def test_another_bundle_does_not_take_its_place(few: tuple[Shelf, Few]) -> None:
+    shelf, opener, number = let_go_of(few)
+    opener.created_ns = 2
+    assert isinstance(wait(shelf.hold(number)), InconsistentError)
+    opener.created_ns = 1
+    assert isinstance(wait(shelf.hold(shelf.find("00"))), InconsistentError)
+    assert phases(shelf)["00"] == "failed"
+
+
+def test_what_is_gone_is_let_go_of(shelf: Shelf, folder: Path, opener: Opener) -> None:
+    number = shelf.find("a")
+    shelf.hold(number).result(HANG)
+    (folder / "a").unlink()
+    opener.made[0].error = ImageChangedError("gone")
+    shelf.look().result(HANG)
+    assert not opener.made[0].closed, "somebody has it open"
+    shelf.release(number)
+    shelf.look().result(HANG)
+    assert opener.made[0].closed
+    (folder / "a").write_bytes(b"another")
+    assert shelf.find("a") == number
+    assert wait(shelf.hold(number)) is opener.made[0].error
+
+
+def test_what_is_gone_is_let_go_of_without_anybody_looking(
+    shelf: Shelf, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openings, "SWEEP_SECONDS", 0.01)
+    number = shelf.find("a")
+    shelf.hold(number).result(HANG)
+    shelf.release(number)
+    opener.made[0].error = ImageChangedError("gone")
+    deadline = time.monotonic() + HANG
+    while not opener.made[0].closed and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert opener.made[0].closed
 
 
 def test_a_failed_bundle_stays_failed_whatever_becomes_of_its_file(
     shelf: Shelf, folder: Path, opener: Opener
 ) -> None:
     number = shelf.find("b")
-    shelf.ask(number).result(HANG)
+    shelf.hold(number).result(HANG)
     opener.made[0].phase = "failed"
     change(folder / "b")
     assert shelf.find("b") == number
@@ -209,22 +483,22 @@ def test_a_failed_bundle_stays_failed_whatever_becomes_of_its_file(
 def test_an_error_that_is_raised_often_does_not_grow(shelf: Shelf, opener: Opener) -> None:
     opener.error = ImageError("bad")
     number = shelf.find("a")
-    wait(shelf.ask(number))
+    wait(shelf.hold(number))
     for _ in range(100):
         with pytest.raises(ImageError):
-            shelf.ask(number).result(HANG)
+            shelf.hold(number).result(HANG)
     assert len(traceback.extract_tb(opener.error.__traceback__)) < 10
 
 
 def test_the_end_is_told_to_all_who_wait(shelf: Shelf, opener: Opener) -> None:
-    shelf.ask(shelf.find("a")).result(HANG)
+    shelf.hold(shelf.find("a")).result(HANG)
     opener.gate.clear()
-    waiting = shelf.ask(shelf.find("b"))
+    waiting = shelf.hold(shelf.find("b"))
     shelf.close()
     assert isinstance(wait(waiting), ClosedError)
     assert opener.made[0].closed
     with pytest.raises(ClosedError):
-        shelf.ask(shelf.find("link"))
+        shelf.hold(shelf.find("link"))
     opener.gate.set()
     deadline = time.monotonic() + HANG
     while (len(opener.made) < 2 or not opener.made[1].closed) and time.monotonic() < deadline:
@@ -236,7 +510,7 @@ def test_an_error_that_comes_after_the_end_is_no_news(shelf: Shelf, opener: Open
     opener.gate.clear()
     opener.error = ImageError("bad")
     number = shelf.find("a")
-    waiting = shelf.ask(number)
+    waiting = shelf.hold(number)
     shelf.close()
     opener.gate.set()
     assert isinstance(wait(waiting), ClosedError)
