@@ -6,9 +6,11 @@ All that is known of values is here and not at the options, and only such a run 
 import argparse
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import TextIO
 
 import argcomplete
-from argcomplete.completers import DirectoriesCompleter, FilesCompleter
+from argcomplete.completers import BaseCompleter, DirectoriesCompleter
 
 from bundlefs.cli.mountopts import long_option
 from bundlefs.mountpoint import FS_TYPE, mounts
@@ -22,6 +24,8 @@ _VALUES = {
     "type": ("machine", "kernel", "ramdisk"),
 }
 _FOLDERS = ("mountpoint", "cache_dir", "parts")
+_DESCRIPTOR = 8
+"""Of the answer, as argcomplete's scripts for bash and zsh have it."""
 _OF_A_MOUNT = ("umount", "status")
 
 
@@ -40,7 +44,21 @@ def answer(
     named = words[1:2] if len(words) > 2 and words[1] in commands else commands  # noqa: PLR2004  # typed out
     top = parser(named)
     _teach(top)
-    argcomplete.autocomplete(top, always_complete_options="long")
+    argcomplete.autocomplete(
+        top,
+        always_complete_options="long",
+        output_stream=_output(),
+        default_completer=_Files(),
+    )
+
+
+def _output() -> TextIO | None:
+    """Return where argcomplete's scripts take an answer from; a name in it is bytes as they are."""
+    where = os.environ.get("_ARGCOMPLETE_STDOUT_FILENAME") or _DESCRIPTOR
+    try:
+        return open(where, "w", encoding="utf-8", errors="surrogateescape")  # noqa: PTH123  # or a descriptor, for good
+    except OSError:
+        return None
 
 
 def _teach(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +84,18 @@ def _completer(action: argparse.Action, command: str) -> Callable[..., Iterable[
         return lambda **_: os.environ
     values = _VALUES.get(action.dest)
     return (lambda **_: values) if values else None
+
+
+class _Files(BaseCompleter):
+    """Lists what a word can go on as; argcomplete's own way fails on names that are not UTF-8."""
+
+    def __call__(self, *, prefix: str, **_: object) -> list[str]:
+        head, slash, begun = prefix.rpartition("/")
+        folder = os.path.expanduser(head + slash) or "."  # noqa: PTH111  # "/" stays at its end
+        found = []
+        with suppress(OSError), os.scandir(folder) as entries:
+            found = [each.name + "/" * each.is_dir() for each in entries]
+        return [head + slash + name for name in sorted(found) if name.startswith(begun)]
 
 
 def _folders(prefix: str, **_: object) -> list[str]:
@@ -99,5 +129,5 @@ def _values(parser: argparse.ArgumentParser, name: str, begun: str) -> Iterable[
     action = long_option(parser, name)
     if action is None or action.nargs == 0:
         return ()
-    completer = getattr(action, "completer", FilesCompleter())
+    completer = getattr(action, "completer", _Files())
     return action.choices or completer(prefix=begun)

@@ -209,3 +209,25 @@ def test_values_in_options_of_mount8(complete: Complete, tmp_path: Path) -> None
         shown = complete(f"bundlefs mount -o {begun}")
         values = {word.rpartition("=")[2] for word in words(shown)}
         assert found <= values, shown
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    """By the protocol of argcomplete's scripts; each shell has its own way to show it."""
+    name = b"disk-\xe9.raw"
+    Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).touch()
+    (tmp_path / "disks").mkdir()
+    line = "bundlefs mount di"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}
+    answer = tmp_path / "answer"
+    done = subprocess.run(
+        [sys.executable, "-m", "bundlefs"],
+        env=environment(tmp_path)
+        | asked
+        | {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "PYTHONIOENCODING": "utf-8:strict"},
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert {each.rstrip(b" ") for each in answer.read_bytes().split(b"\v")} == {name, b"disks/"}
