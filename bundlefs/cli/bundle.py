@@ -22,6 +22,7 @@ from bundlefs.cli.opening import (
     print_warning,
     require_raw_pipe,
     warn_if_large,
+    warn_of_doubts,
     warn_of_size,
 )
 from bundlefs.cli.progress import shown
@@ -130,6 +131,7 @@ def _from_file(
     with ExitStack() as stack:
         image = stack.enter_context(closing(open_image(arguments, path, descriptor=descriptor)))
         warn_of_size(image, arguments)
+        warn_of_doubts(image, arguments)
         recipe = for_image(arguments, image, recipe, print_warning)
         state = open_state(arguments, image, recipe, fresh=arguments.fresh)
         stack.enter_context(closing(state))

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from bundlefs.cli.common import human
 from bundlefs.cli.streams import say
-from bundlefs.errors import FormError
+from bundlefs.errors import BundlefsError, FormError
 from bundlefs.image import Source
 from bundlefs.recipe import Recipe, wanted
 from bundlefs.sources import open_source, require_raw
+from bundlefs.sources.look.doubts import doubts
+from bundlefs.sources.look.writers import writer
 from bundlefs.state import State, default_path, open_file, points_path
 
 MAX_ROOT_SIZE = 10 << 30
@@ -85,6 +87,22 @@ def warn_if_large(
         warn(
             f"{name} has {human(size)}; EC2 takes root images of at most 10 GiB"
             " (--no-size-limit silences this)"
+        )
+
+
+def warn_of_doubts(
+    image: Source, arguments: argparse.Namespace, warn: Callable[[str], None] = print_warning
+) -> None:
+    """Say so if an image seems to be cut short, or is still being written."""
+    if not _as_it_is(arguments):
+        # What cannot be read is found, and said, by who needs it.
+        with suppress(OSError, BundlefsError):
+            for doubt in doubts(image):
+                warn(f"{image.path} {doubt}")
+    if who := writer(image.path):
+        warn(
+            f"{image.path} is open for writing by {who}: once its bytes change, the bundle fails;"
+            " let that end first, or bundle a snapshot"
         )
 
 

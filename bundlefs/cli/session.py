@@ -16,7 +16,7 @@ from bundlefs.cli.architecture import for_image
 from bundlefs.cli.bundles import parts_folder
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.mountopts import fuse_options
-from bundlefs.cli.opening import open_image, open_state, print_warning, warn_of_size
+from bundlefs.cli.opening import open_image, open_state, print_warning, warn_of_doubts, warn_of_size
 from bundlefs.cli.progress import progress
 from bundlefs.errors import ImageChangedError
 from bundlefs.image import Identity, Source
@@ -87,6 +87,7 @@ class _Maker:
 
     def _first(self, image: Source, warn: Callable[[str], None]) -> Recipe:
         warn_of_size(image, self.arguments, warn)
+        warn_of_doubts(image, self.arguments, warn)
         return for_image(self.arguments, image, self._recipe, warn)
 
     def _before(self, image: Source, number: int) -> "_Shown | None":

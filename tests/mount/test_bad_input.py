@@ -71,7 +71,7 @@ def test_no_permission_to_read_the_image(image: Path, mountpoint: Path) -> None:
 
 
 def test_a_large_image_is_warned_of(tmp_path: Path, mountpoint: Path) -> None:
-    image = images.sparse_image(tmp_path / "disk", 10 * GIB + 1, {})
+    image = images.sparse_image(tmp_path / "disk", 10 * GIB + 512, {})
     warned = attempt("mount", image, mountpoint)
     bundlefs("umount", mountpoint)
     silenced = attempt("mount", "--no-size-limit", image, mountpoint)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import KeyPair
 from tests.mount.commands import attempt, eventually, foreground, refusal
-from tests.support import oracles, sources
+from tests.support import images, oracles, sources
 from tests.support.mounts import BUNDLEFS, Mount, detach, is_alive, mounted, settings
 from tests.support.sources import Originals
 
@@ -273,3 +273,36 @@ def test_a_kernel_or_ramdisk_is_taken_as_it_is(
     with mounted(image, tmp_path / "mnt", *options) as mount:
         secrets = oracles.secrets(mount.manifest(), user_keys.private)
         oracles.compare_streaming(mount.parts(), secrets, image)
+
+
+# What is doubtful
+
+
+def test_doubts_are_told_and_the_mount_goes_on(tmp_path: Path, mountpoint: Path) -> None:
+    image = images.random_image(tmp_path / "image", 1_000_000)
+    with image.open("ab"):
+        done = attempt("mount", *OPTIONS, image, mountpoint)
+    try:
+        assert done.code == 0
+        size, written = done.err.splitlines()
+        assert f"warning: {image} has 1000000 bytes, which is no multiple of 512" in size
+        assert f"warning: {image} is open for writing by process {os.getpid()} (" in written
+        assert (mountpoint / "image.part.00").stat().st_size
+    finally:
+        detach(mountpoint)
+
+
+def test_doubts_about_the_images_of_a_folder_are_in_the_log(tmp_path: Path) -> None:
+    folder, log = tmp_path / "images", tmp_path / "log"
+    folder.mkdir()
+    image = images.random_image(folder / "odd", 1_000_000)
+    with mounted(folder, tmp_path / "mnt", *OPTIONS, "--log-file", log) as mount:
+        assert list((mount.path / "odd").glob("image.part.*"))
+    assert f"WARNING: {image} has 1000000 bytes, which is no multiple of 512" in log.read_text()
+
+
+def test_a_kernel_has_any_size(tmp_path: Path, mountpoint: Path) -> None:
+    image = images.random_image(tmp_path / "image", 1_000_001)
+    done = attempt("mount", *OPTIONS, "--type", "kernel", image, mountpoint)
+    detach(mountpoint)
+    assert (done.code, done.err) == (0, "")
