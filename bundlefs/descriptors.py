@@ -11,7 +11,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,13 @@ class Descriptors:
 
     def _trim(self, returned: _Opened) -> None:
         if returned.dropped and not returned.borrowers:
-            os.close(returned.descriptor)
+            _close(returned.descriptor)
         idle = [path for path, opened in self._opened.items() if not opened.borrowers]
         for path in idle[: max(0, len(self._opened) - self._most)]:
-            os.close(self._opened.pop(path).descriptor)
+            _close(self._opened.pop(path).descriptor)
+
+
+def _close(descriptor: int) -> None:
+    # Some servers tell of a failed transfer only now [rclone mount]: each read has its own error.
+    with suppress(OSError):
+        os.close(descriptor)

@@ -23,7 +23,7 @@ from typing import Protocol
 import indexed_gzip
 
 from bundlefs import statefile
-from bundlefs.errors import BundlefsError, StateError
+from bundlefs.errors import BundlefsError
 from bundlefs.kept import Kept
 from bundlefs.spans import Span, split
 
@@ -33,7 +33,6 @@ SPACING = 4 << 20
 _READ = 64 << 10
 _CACHE_SIZE = 64 << 20
 _CHECKSUM = 32
-_ANEW = "access points are made anew as the image is read, and replace these"
 
 
 class Stream(Protocol):
@@ -101,7 +100,7 @@ class GzipPoints:
         try:
             self._file.import_index(fileobj=io.BytesIO(index))
         except indexed_gzip.ZranError as error:
-            log.warning("access points that were kept are of no use (%s): %s", error, _ANEW)
+            _warn(f"those that were kept are of no use ({error})")
 
     def read(self, offset: int, length: int) -> bytes:
         """Give up to `length` bytes at `offset`, fewer only at the end of the content.
@@ -122,7 +121,7 @@ class GzipPoints:
                 return self._piece(number)
 
     def _piece(self, number: int) -> bytes:
-        self._stream.error = None
+        self._stream.forget()
         try:
             self._file.seek(number * SPACING)
             data: bytes = self._file.read(SPACING)
@@ -130,6 +129,8 @@ class GzipPoints:
             if self._stream.error is not None:
                 raise self._stream.error from None
             raise self._damaged(f"the gzip stream is damaged: {error}") from error
+        if self._stream.error is not None and len(data) < SPACING:
+            raise self._stream.error  # it took what could not be read for the end
         return data
 
     def _points(self) -> int:
@@ -165,32 +166,38 @@ class PointsFile:
     def load(self) -> bytes | None:
         """Give what was saved, or None if nothing was, or it cannot be trusted."""
         try:
-            return self._trusted()
+            data = statefile.read_trusted(self._path)
+            return None if data is None else self._checked(data)
         except statefile.UntrustedError as error:
-            log.warning("access points in %s are not used: %s; %s", self._path, error, _ANEW)
-            return None
+            _warn(f"the file of access points {self._path} is of no use: {error}")
+        except ValueError as error:
+            _warn(str(error))
+        return None
 
-    def _trusted(self) -> bytes | None:
-        data = statefile.read_trusted(self._path)
-        if data is None:
-            return None
+    def _checked(self, data: bytes) -> bytes:
         saved, checksum = data[:-_CHECKSUM], data[-_CHECKSUM:]
         if hashlib.sha256(saved).digest() != checksum:
-            raise statefile.UntrustedError(
-                "the file is damaged or cut short (its checksum does not fit)"
-            )
+            raise ValueError(f"the checksum of {self._path} does not fit")
         if not saved.startswith(self._of):
-            raise statefile.UntrustedError("they are of another file")
+            raise ValueError(f"those in {self._path} are of another file")
         return saved.removeprefix(self._of)
 
     def save(self, data: bytes) -> None:
         """Replace what was saved."""
         whole = self._of + data
         try:
-            statefile.make_folder(self._path.parent)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             statefile.replace(self._path, whole + hashlib.sha256(whole).digest())
-        except (OSError, StateError) as error:
-            log.warning("cannot keep the access points in %s: %s", self._path, error)
+        except OSError as error:
+            log.warning(
+                "cannot keep the access points in %s: %s; they are made anew the next time",
+                self._path,
+                error.strerror,
+            )
+
+
+def _warn(why: str) -> None:
+    log.warning("access points are made anew: %s", why)
 
 
 class _AsFile(io.RawIOBase):
@@ -205,6 +212,10 @@ class _AsFile(io.RawIOBase):
         self.error: BundlefsError | OSError | None = None
         self._stream = stream
         self._position = 0
+
+    def forget(self) -> None:
+        """Begin anew: nothing has failed."""
+        self.error = None
 
     def readable(self) -> bool:
         return True
