@@ -1,7 +1,7 @@
 """One part file of a bundle: whole by its digest, and from then on the same at each read.
 
 A part is digested as a whole before the first byte of it is handed out, and the digest of each
-MiB of it is kept. Whatever is read later is a whole MiB that has the digest it had then: times
+run of it is kept. Whatever is read later is a whole run that has the digest it had then: times
 and inode numbers are not enough where a write through a mapping or a server's cache leaves no
 trace in them. Where they do tell of a change it is found sooner, and the part is digested anew:
 if the digest holds, it is the same part, moved or touched. If not, the part was changed, and
@@ -16,7 +16,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,13 +24,19 @@ from pathlib import Path
 from bundlefs.descriptors import Descriptors
 from bundlefs.errors import BundleChangedError, BundleError
 from bundlefs.image import Identity, settle
-from bundlefs.spans import Span
+from bundlefs.spans import Span, ceil_div
 
 log = logging.getLogger(__name__)
 
-RUN = 1 << 20
-"""Bytes that are read at a time: large, and at multiples of it, as servers like it best."""
+RUN = 256 << 10
+"""Bytes that are read and proven at a time, at multiples of it.
 
+The kernel asks servers for no less, and reads on ahead; of a larger one most would be in vain for
+who reads here and there.
+"""
+
+_DIGEST = hashlib.sha1(usedforsecurity=False).digest_size
+_UNKNOWN = bytes(_DIGEST)
 _MOST_ALARMS = 3
 _TRIES = _MOST_ALARMS + 2
 
@@ -41,10 +47,21 @@ class _DamagedError(BundleError):
 
 @dataclass(frozen=True, slots=True)
 class _Proof:
-    """What the part was when it was whole: the file's identity, and digests by number of run."""
+    """What the part was when it was whole: the file's identity, and the digest of each run.
+
+    Where the part's own digest is not compared, that of a run is noted when it is first read.
+    """
 
     identity: Identity
-    digests: dict[int, bytes] = field(default_factory=dict, repr=False)
+    digests: bytearray = field(repr=False)
+
+    def holds(self, run: int, data: bytes) -> bool:
+        """Tell whether a run has the digest that it had; note it if there is none yet."""
+        place = slice(run * _DIGEST, (run + 1) * _DIGEST)
+        found = hashlib.sha1(data, usedforsecurity=False).digest()
+        if self.digests[place] == _UNKNOWN:
+            self.digests[place] = found
+        return self.digests[place] == found
 
 
 class PartFile:
@@ -87,7 +104,7 @@ class PartFile:
             self._proven()
 
     def read(self, run: int) -> bytes:
-        """Return a MiB of the part, the one of number `run`, or what there is of it at the end.
+        """Return a run of the part, or what there is of it at the end.
 
         Raises:
             BundleChangedError, BundleError: as `check`.
@@ -122,7 +139,7 @@ class PartFile:
             raise
 
     def _proof_of(self, file: int) -> _Proof:
-        proof = _Proof(Identity.of(file))
+        proof = _Proof(Identity.of(file), bytearray(_DIGEST * ceil_div(self._size, RUN)))
         settle(proof.identity)
         if proof.identity.size != self._size:
             raise _DamagedError(
@@ -130,14 +147,15 @@ class PartFile:
                 " bundle was opened"
             )
         if self._sha1 is not None:
-            self._require_digest(self._sha1, self._digest(file, proof.digests), proof, file)
+            self._require_digest(self._sha1, self._digest(file, proof), proof, file)
         return proof
 
-    def _digest(self, file: int, digests: dict[int, bytes]) -> str:
+    def _digest(self, file: int, proof: _Proof) -> str:
         whole = hashlib.sha1(usedforsecurity=False)
-        for run, data in enumerate(_runs_of(file, self._size)):
+        for run in range(ceil_div(self._size, RUN)):
+            data = _pread(file, self._span(run))
             whole.update(data)
-            digests[run] = _digest(data)
+            proof.holds(run, data)
         return whole.hexdigest()
 
     def _require_digest(self, sha1: str, found: str, proof: _Proof, file: int) -> None:
@@ -154,9 +172,12 @@ class PartFile:
             f" {sha1}; fetch it anew"
         )
 
+    def _span(self, run: int) -> Span:
+        return Span(run * RUN, min((run + 1) * RUN, self._size))
+
     def _look(self, run: int, proof: _Proof) -> tuple[bytes, list[str]]:
         """Read a run; give it, and all that is not as it was when the part was whole."""
-        span = Span(run * RUN, min((run + 1) * RUN, self._size))
+        span = self._span(run)
         try:
             with self._descriptors.borrow(self._path) as file:
                 data = _pread(file, span)
@@ -165,8 +186,7 @@ class PartFile:
             self._descriptors.drop(self._path)
             raise BundleError(f"part {self._path}: {error.strerror}") from error
         doubts = proof.identity.changes(now) if self._alarms < _MOST_ALARMS else []
-        found = _digest(data)
-        if proof.digests.setdefault(run, found) != found or len(data) != span.length:
+        if len(data) != span.length or not proof.holds(run, data):
             doubts.append(f"bytes {span.start} to {span.stop} are not what they were")
         return data, doubts
 
@@ -221,15 +241,6 @@ def sha1_of(path: Path) -> str:
             ).hexdigest()
     except OSError as error:
         raise BundleError(f"part {path}: {error.strerror}") from error
-
-
-def _runs_of(file: int, size: int) -> Iterator[bytes]:
-    for start in range(0, size, RUN):
-        yield _pread(file, Span(start, min(start + RUN, size)))
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.sha1(data, usedforsecurity=False).digest()
 
 
 def _pread(file: int, span: Span) -> bytes:

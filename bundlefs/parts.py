@@ -4,8 +4,8 @@ A manifest gives names and digests, not sizes; those are the files' own, and
 their sum must be the manifest's. An empty last part is fine: euca2ools writes
 one after an exact multiple of the part size.
 
-Files are read in whole runs of 1 MiB, and the last runs are kept: whoever goes through the stream
-in small steps, or needs the 16 bytes before a span, reads each file once and in order.
+Files are read in whole runs, and the last of them are kept: whoever goes through the stream in
+small steps, or needs the 16 bytes before a span, reads each file once and in order.
 
 Concurrency: any thread may read.
 """
@@ -24,7 +24,7 @@ from bundlefs.manifest_reader import BundleManifest
 from bundlefs.partfile import RUN, PartFile, sha1_of
 from bundlefs.spans import Span, split
 
-_RUNS_KEPT = 16
+_RUNS_KEPT = (16 << 20) // RUN
 
 
 class PartFiles:

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from bundlefs import descriptors as descriptors_module
+from bundlefs import parts as parts_module
 from bundlefs.descriptors import Descriptors
 from bundlefs.errors import BundleChangedError, BundleError
 from bundlefs.image import Identity
 from bundlefs.manifest_reader import parse_manifest
+from bundlefs.partfile import RUN
 from bundlefs.parts import PartFiles
 from bundlefs.spans import Span
 from tests.support import bundles, images
@@ -49,6 +51,12 @@ def open_files() -> int:
 
 def sha1(path: Path) -> str:
     return hashlib.sha1(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def _few_runs_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read again comes from the file."""
+    monkeypatch.setattr(parts_module, "_RUNS_KEPT", 8)
 
 
 @pytest.fixture
@@ -103,10 +111,10 @@ def test_each_file_is_opened_once_and_read_in_whole_runs(
         assert parts.read(span) == bundle.content[span.start : span.stop]
     assert set(calls.opened.values()) == {1}
     assert len(calls.opened) == len(SIZES)
-    # Once to digest it, once to read it, each at a multiple of a MiB.
-    runs = sum(-(-size // MIB) for size in SIZES)
+    # Once to digest it, once to read it, each at a multiple of a run.
+    runs = sum(-(-size // RUN) for size in SIZES)
     assert len(calls.reads) == 2 * runs
-    assert all(offset % MIB == 0 for _, offset, _ in calls.reads)
+    assert all(offset % RUN == 0 for _, offset, _ in calls.reads)
 
 
 def test_no_more_than_a_few_stay_open(tmp_path: Path) -> None:
@@ -137,7 +145,7 @@ def test_a_part_is_digested_once_though_its_file_was_closed(
     parts.close()
     calls = Calls(monkeypatch, bundle.folder)
     assert parts.read(Span(2 * MIB, 2 * MIB + 10)) == bundle.content[2 * MIB : 2 * MIB + 10]
-    assert [(offset, length) for _, offset, length in calls.reads] == [(2 * MIB, MIB)]
+    assert [(offset, length) for _, offset, length in calls.reads] == [(2 * MIB, RUN)]
 
 
 def test_a_borrowed_descriptor_outlasts_its_name(tmp_path: Path) -> None:
@@ -265,7 +273,7 @@ def test_an_edit_that_no_time_shows(
     monkeypatch.setattr(Identity, "changes", lambda *_: [])
     parts.check(2)
     edit(bundle.paths[2])
-    with pytest.raises(BundleChangedError, match="bytes 1048576 to 2097152 are not what they"):
+    with pytest.raises(BundleChangedError, match="bytes 1048576 to 1310720 are not what they"):
         read_all(parts, 2)
 
 
