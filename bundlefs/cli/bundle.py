@@ -25,6 +25,7 @@ from bundlefs.cli.opening import (
     warn_of_doubts,
     warn_of_size,
 )
+from bundlefs.cli.prefixes import warn_of_prefix
 from bundlefs.cli.progress import shown
 from bundlefs.cli.streams import say
 from bundlefs.errors import BundlefsError, UsageError
@@ -74,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the bundle."""
     _refuse_needless(arguments)
     recipe = read_recipe(arguments)
+    warn_of_prefix(recipe.prefix)
     _set_up_logging(arguments)
     try:
         arguments.dest.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from bundlefs.cli.architecture import add_arch_options, arch_of_metadata
 from bundlefs.cli.common import Subparsers, needs_fuse, positive, read_certs, reported, size
 from bundlefs.cli.mountopts import add_mount_options
 from bundlefs.cli.passphrase import add_passphrase_options, passphrase, warn_of_access
+from bundlefs.cli.prefixes import warn_of_prefix
 from bundlefs.daemon import in_background
 from bundlefs.errors import ImageError, UsageError
 from bundlefs.keys import UserKeys, fingerprint
@@ -148,6 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = read_recipe(arguments)
     if arguments.image.is_dir():
         check_folder(arguments)
+    warn_of_prefix(recipe.prefix)
     with needs_fuse():
         from bundlefs.cli.session import run_session  # noqa: PLC0415  # loads the event loop
 

@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bundlefs import statefile
 from bundlefs.cli.common import Subparsers, human
 from bundlefs.cli.streams import show
 from bundlefs.codec.deflate import BLOCK_SIZE
 from bundlefs.errors import StateError
+from bundlefs.index import Index
 from bundlefs.state import default_folder, forget, in_use, points_path
 from bundlefs.statefile import Contents
 from bundlefs.statekept import beside, owner
@@ -102,11 +104,11 @@ def _find(what: Path) -> list[_Kept]:
 
 def run_list(arguments: argparse.Namespace) -> int:
     """Print a line for each state."""
-    rows = [_facts(kept) for kept in _all()]
+    every = _all()
     if arguments.json:
-        print(json.dumps(rows, indent=1))
-    elif rows:
-        _print_table(rows)
+        print(json.dumps([_as_json(kept) for kept in every], indent=1))
+    elif every:
+        _print_table(map(_facts, every))
     else:
         show(f"nothing in {default_folder()}")
     return 0
@@ -121,9 +123,34 @@ def _facts(kept: _Kept) -> dict[str, str]:
         "prefix": kept.contents.terms.get("prefix", "?"),
         "since": _when(kept.contents.created_ns),
         "made": _progress(kept.contents),
-        "mounted": (in_use(kept.path) if owner(kept.path) == kept.path else None) or "no",
+        "mounted": _holder(kept) or "no",
         **facts,
     }
+
+
+def _as_json(kept: _Kept) -> dict[str, Any]:
+    """Return the same for programs: sizes in bytes, the time in seconds since 1970."""
+    facts = {"file": str(kept.path), "size": kept.size}
+    if kept.contents is None:
+        return {"image": "?", "made": kept.problem, **facts}
+    index, holder = Index(kept.contents.secret.iv), _holder(kept)
+    index.load(kept.contents.index)
+    return {
+        "image": kept.contents.image,
+        "prefix": kept.contents.terms.get("prefix", "?"),
+        "since": kept.contents.created_ns / 10**9,
+        "made": index.position,
+        "complete": index.totals is not None,
+        "parts": len(kept.contents.index.part_digests),
+        "mounted": holder is not None,
+        "holder": holder,
+        **facts,
+    }
+
+
+def _holder(kept: _Kept) -> str | None:
+    """Say who uses a state; those beside it are nobody's."""
+    return in_use(kept.path) if owner(kept.path) == kept.path else None
 
 
 def _print_table(rows: Iterable[dict[str, str]]) -> None:

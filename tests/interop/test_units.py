@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bundlefs.mountpoint import FS_TYPE
 from tests.support import images
 from tests.support.mounts import BUNDLEFS, END_SECONDS, detach, ended, is_mounted, mounted
 from tests.support.tools import run
@@ -71,3 +72,13 @@ def test_a_dead_mount_is_taken_away_and_a_live_one_is_not(tmp_path: Path) -> Non
 def test_the_host_sees_the_mount() -> None:
     settings = [line for line in UNIT.read_text().splitlines() if not line.startswith("#")]
     assert not [line for line in settings if re.match(rf"({HIDES_THE_MOUNT})=", line)]
+
+
+@pytest.mark.parametrize(
+    "document",
+    ["systemd/example.conf", "troubleshooting.md", "man/sections.txt"],
+)
+def test_how_updatedb_is_kept_out_is_told(document: str) -> None:
+    """It lists every folder of every mount, and a bundle is made of what is listed."""
+    text = (UNIT.parents[1] / document).read_text()
+    assert {FS_TYPE, "PRUNEFS", "/etc/updatedb.conf"} <= set(re.findall(r"[\w./]+\w", text))

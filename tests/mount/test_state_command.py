@@ -86,22 +86,36 @@ def test_list(image: Path, tmp_path: Path, mountpoint: Path, folder: Path) -> No
             rows = {row["image"]: row for row in listed()}
             assert rows.keys() == {str(image), str(other)}
             for at, row in ((mount, rows[str(image)]), (second, rows[str(other)])):
-                assert row["mounted"] == f"process {at.pid}, mounted on {at.path}"
+                assert row["mounted"] is True
+                assert row["holder"] == f"process {at.pid}, mounted on {at.path}"
         assert rows[str(other)]["prefix"] == "x"
-        assert rows[str(other)]["made"] == "as far as 0 bytes, 0 parts"
+        assert [rows[str(other)][name] for name in ("made", "parts", "complete")] == [0, 0, False]
+        assert "made     as far as 0 bytes, 0 parts" in bundlefs("state", "list")
     rows = {row["image"]: row for row in listed()}
-    assert rows[str(image)]["made"] == "complete, 12.0 MiB in 2 parts"
-    assert {row["mounted"] for row in rows.values()} == {"no"}
+    sealed = rows[str(image)]["made"]
+    assert 12 * MIB < sealed < 12 * MIB + 4096
+    assert [rows[str(image)][name] for name in ("parts", "complete")] == [2, True]
     for row in rows.values():
         path = Path(row["file"])
         assert path.parent == folder
-        assert row["size"].split()[0] in (
-            str(path.stat().st_size),
-            f"{path.stat().st_size / 1024:.1f}",
-        )
-    text = bundlefs("state", "list")
-    for value in (value for row in rows.values() for value in row.values()):
-        assert value in text
+        assert row["size"] == path.stat().st_size
+        assert (row["mounted"], row["holder"]) == (False, None)
+        assert abs(row["since"] - path.stat().st_mtime) < 3600
+
+
+def test_list_for_a_person(state: Path) -> None:
+    """The text has the same, with sizes and times as people read them."""
+    [row] = listed()
+    size = row["size"]
+    shown = dict(line.split(None, 1) for line in bundlefs("state", "list").splitlines()[1:])
+    assert shown.pop("since")[:4].isdigit()
+    assert shown == {
+        "prefix": "image",
+        "made": "complete, 12.0 MiB in 2 parts",
+        "mounted": "no",
+        "file": str(state),
+        "size": f"{size} bytes" if size < 1024 else f"{size / 1024:.1f} KiB",
+    }
 
 
 def test_show(image: Path, state: Path) -> None:
