@@ -101,7 +101,13 @@ def _add_key_options(parser: argparse.ArgumentParser) -> None:
         " (repeatable)",
     )
     add("--user-key", metavar="PEM", type=Path, help="your private RSA key: signs, and decrypts")
-    add("--user-cert", metavar="PEM", type=Path, help="your certificate or public key")
+    add(
+        "--user-cert",
+        metavar="PEM",
+        type=Path,
+        help="your certificate or public key; alone, it leaves the signature to a key that is not"
+        " kept, so that the way back needs --ignore-signature",
+    )
     add_passphrase_options(group)
 
 

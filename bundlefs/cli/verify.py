@@ -91,16 +91,34 @@ class _Report:
 def run(arguments: argparse.Namespace) -> int:
     """Check everything that can be."""
     keys = load_keys(arguments)
-    manifest = read_given(arguments)
     report = _Report(as_json=arguments.json)
+    manifest = _manifest(report, arguments)
+    if manifest is not None:
+        _checked(report, manifest, keys, arguments)
+    report.close()
+    sys.stdout.flush()
+    return 1 if report.failed else 0
+
+
+def _manifest(report: _Report, arguments: argparse.Namespace) -> BundleManifest | None:
+    """Read the manifest; where it is of no use, a program is told as of any other check."""
+    try:
+        return read_given(arguments)
+    except BundleError as error:
+        if not arguments.json:
+            raise
+        report.add("manifest", "failed", str(error))
+    return None
+
+
+def _checked(
+    report: _Report, manifest: BundleManifest, keys: Keys, arguments: argparse.Namespace
+) -> None:
     text = f"{manifest.name}, version {manifest.version}, {len(manifest.parts)} parts"
     report.add("manifest", "ok", text)
     _signature(report, manifest, keys)
     with Workers(arguments.jobs) as workers:
         _contents(report, manifest, keys, arguments, workers)
-    report.close()
-    sys.stdout.flush()
-    return 1 if report.failed else 0
 
 
 _RESULTS = {Signature.HOLDS: "ok", Signature.BAD: "failed"}

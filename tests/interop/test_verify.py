@@ -256,3 +256,13 @@ def test_what_fails_and_what_is_skipped_as_json(
     assert results == ["ok", "skipped", "ok", "failed", "skipped"]
     code, found = as_json(made.manifest)
     assert (code, found["ok"]) == (0, True), "what nobody could check has not failed"
+
+
+def test_no_manifest_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "image.manifest.xml"
+    path.write_text("<html/>")
+    code, found = as_json(path)
+    [check] = found["checks"]
+    assert (code, found["ok"]) == (1, False)
+    assert (check["name"], check["result"]) == ("manifest", "failed")
+    assert refused("verify", path) == f"bundlefs: {check['text']}"
