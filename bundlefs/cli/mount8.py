@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from bundlefs import cli
 from bundlefs.cli import streams
 from bundlefs.cli.common import Parser, reported
+from bundlefs.cli.hardening import rule_out_core_dumps
 from bundlefs.cli.misuse import refuse_swapped
 from bundlefs.cli.mount import check_folder, read_recipe
 from bundlefs.cli.mountopts import meant_by
@@ -60,6 +61,7 @@ def _run(asked: argparse.Namespace) -> int:
     words = [command, *flags, *options, asked.source, asked.mountpoint]
     arguments = cli.parser((command,)).parse_args(words)
     if asked.fake:
+        rule_out_core_dumps()
         refuse_swapped(arguments)
         return _check(arguments)
     return cli.run(arguments)

@@ -191,6 +191,7 @@ def test_a_passphrase_is_not_waited_for(
     assert done.code != 0
     assert "there is no terminal to ask for its passphrase: give --passphrase-file" in done.err
     (tmp_path / "word").write_text("word\n")
+    (tmp_path / "word").chmod(0o600)
     options = f"{OPTIONS},user_key={key},passphrase_file={tmp_path / 'word'}"
     assert host.do("mount", "-t", kind, image, mountpoint, "-o", options) == FINE
     host.umount(mountpoint)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs import statefile, statekept
+from bundlefs import Bundle, Metadata, statefile, statekept
 from bundlefs.cli import main
 from bundlefs.errors import StateError
 from bundlefs.keys import Secret
@@ -20,6 +20,7 @@ from bundlefs.state import StateFile, Wanted, default_path, forget, in_use
 from bundlefs.statefile import Contents
 from tests.stream.states import WANTED, grow, open_file, opened
 from tests.support import images
+from tests.support.tools import ACCOUNT
 
 HOUR = 3600 * 10**9
 
@@ -392,3 +393,19 @@ def test_it_is_written_when_something_has_changed(
         state.save()
         assert len(written) == 4 == state.writes
     assert len(written) == 4, "nothing has changed since"
+
+
+def test_a_bundle_from_beginning_to_end(path: Path, tmp_path: Path) -> None:
+    image = images.text_image(tmp_path / "disk", 4096)
+    with opened(path) as state:
+        with Bundle.from_image(image, Metadata(ACCOUNT), level=1, state=state) as bundle:
+            assert state.writes == 1
+            for name in bundle.names():
+                bundle.read(name, 0, 1 << 20)
+            # Before the first byte, at the end of the pass, and with the manifest.
+            assert state.writes == 4
+        assert state.writes == 4
+    assert state.writes == 4
+    with opened(path) as again, Bundle.from_image(image, Metadata(ACCOUNT), state=again) as bundle:
+        assert len(bundle.names()) == 2
+    assert again.writes == 1, "to take it up; it may have been moved"
