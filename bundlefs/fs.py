@@ -62,8 +62,7 @@ _SOON = 1.0
 
 _LOOK_SECONDS = 0.5
 _READ_THREADS = 64
-_UNKNOWN = 0
-"""Who reads, pyfuse3 does not tell; the kernel lets go of most readers by itself."""
+_NOBODY = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +89,7 @@ class Operations(pyfuse3.Operations):
         self._untold: set[int] = set()
         self._hanging: dict[int, Future[None]] = {}
         self._listings: dict[int, _Listing] = {}
+        self._readers: dict[int, tuple[int, int]] = {}
         self._handles = 0
 
     # Inodes
@@ -244,9 +244,8 @@ class Operations(pyfuse3.Operations):
         return _Listing(names, inode)
 
     def _new_handle(self) -> pyfuse3.FileHandleT:
-        # Below the inodes of the entries, which are their own handles.
-        self._handles -= 1
-        return pyfuse3.FileHandleT((1 << 63) + self._handles)
+        self._handles += 1
+        return pyfuse3.FileHandleT(self._handles)
 
     @listing_handler
     async def readdir(
@@ -281,11 +280,10 @@ class Operations(pyfuse3.Operations):
         self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.FileInfo:
         """Wait until the size is known, which it is for what was listed, and tell it."""
-        handle = pyfuse3.FileHandleT(inode)
         if self._snapshots.find(inode):
             await self._look(inode // _STRIDE)
             self._snapshots.open(inode)
-            return pyfuse3.FileInfo(fh=handle)
+            return pyfuse3.FileInfo(fh=self._reader(inode, ctx))
         async with self._opened(inode, ctx.pid):
             view, _ = self._entry(inode)
             # The kernel gives what it remembers of a file without asking again.
@@ -293,7 +291,13 @@ class Operations(pyfuse3.Operations):
             if inode in self._untold:
                 await self._tell_size(inode, ctx.pid)
             self._keep_open(inode)
-        return pyfuse3.FileInfo(fh=handle, keep_cache=True)
+        return pyfuse3.FileInfo(fh=self._reader(inode, ctx), keep_cache=True)
+
+    def _reader(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileHandleT:
+        """Give a handle. Who reads, pyfuse3 does not tell; it is mostly the one who opened."""
+        handle = self._new_handle()
+        self._readers[handle] = inode, ctx.pid
+        return handle
 
     async def _look(self, number: int) -> None:
         """Let the status tell of a change of the image; it is told at once, whatever hangs."""
@@ -302,7 +306,7 @@ class Operations(pyfuse3.Operations):
         if looking is None or looking is self._hanging.get(number):
             return
         with trio.move_on_after(_LOOK_SECONDS):
-            await until(looking, _UNKNOWN)
+            await until(looking, _NOBODY)
         self._hanging[number] = looking
 
     async def _tell_size(self, inode: pyfuse3.InodeT, asker: int) -> None:
@@ -313,7 +317,7 @@ class Operations(pyfuse3.Operations):
         view, entry = self._entry(inode)
         await until(view.sized(entry), asker)
         if size := view.known_size(entry):
-            last = await self._bytes(inode, size - 1, 1)
+            last = await self._bytes(inode, asker, size - 1, 1)
             store = partial(pyfuse3.notify_store, inode, size - 1, last)
             await in_thread(store, asker)
         self._untold.discard(inode)
@@ -332,29 +336,29 @@ class Operations(pyfuse3.Operations):
     @handler
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
         """Give exactly what was asked for, short only at the end of the file."""
-        if snapshot := self._snapshots.find(fh):
+        inode, asker = self._readers[fh]
+        if snapshot := self._snapshots.find(inode):
             return snapshot.content[off : off + size]
-        return await self._bytes(fh, off, size)
+        return await self._bytes(inode, asker, off, size)
 
-    async def _bytes(self, inode: int, off: int, size: int) -> bytes:
+    async def _bytes(self, inode: int, asker: int, off: int, size: int) -> bytes:
         view, entry = self._entry(inode)
         data = view.read_fast(entry, off, size)
         if data is None:
-            await until(view.reached(entry, off, size), _UNKNOWN)
-            limiter = self._limiters[inode // _STRIDE]
-            data = await trio.to_thread.run_sync(
-                view.read, entry, off, size, limiter=limiter, abandon_on_cancel=True
-            )
+            await until(view.reached(entry, off, size), asker)
+            async with self._limiters[inode // _STRIDE]:
+                data = await in_thread(partial(view.read, entry, off, size), asker)
         # pyfuse3 takes any buffer; its annotation says bytes.
         return cast("bytes", data)
 
     @handler
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         """One reader less."""
-        if self._snapshots.find(fh):
-            self._snapshots.release(fh)
+        inode, _ = self._readers.pop(fh)
+        if self._snapshots.find(inode):
+            self._snapshots.release(inode)
         else:
-            self._let_go(fh)
+            self._let_go(inode)
 
     # The rest
 

@@ -103,6 +103,9 @@ def is_to_end(thread: int) -> bool:
     except OSError:
         # Of another namespace, or hidden from us.
         return False
+    if b"\nState:\tZ" in text:
+        # It has ended and waits for nothing.
+        return False
     fields = dict(line.split(b":\t", 1) for line in text.splitlines() if line.startswith(b"S"))
     pending, shared, blocked, ignored, caught = (
         int(fields[name], 16) for name in (b"SigPnd", b"ShdPnd", b"SigBlk", b"SigIgn", b"SigCgt")
