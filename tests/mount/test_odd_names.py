@@ -94,16 +94,16 @@ def test_a_folder_of_them(image: Path, tmp_path: Path) -> None:
     folder.mkdir()
     image.rename(folder / NAME)
     names = [NAME, os.fsdecode(b"caf\xe9"), os.fsdecode(b"caf\xea")]
-    for empty in names[1:]:
-        (folder / empty).touch()
+    for bad in names[1:]:
+        (folder / bad).write_bytes(b"vhdxfile".ljust(1 << 20, b"\0"))
     with mounted(folder, tmp_path / "mnt", env=STRICT) as mount:
         assert len(list((mount.path / NAME).glob("*.part.*"))) == 2
-        for empty in names[1:]:
+        for bad in names[1:]:
             with pytest.raises(OSError, match="rror"):
-                list((mount.path / empty).iterdir())
+                list((mount.path / bad).iterdir())
         said = command("status", mount.path)
         assert f"  {WRITTEN}: complete\n" in said
-        assert f"  caf\\udce9: failed: image {folder}/caf\\udce9 is empty" in said
+        assert f"  caf\\udce9: failed: image {folder}/caf\\udce9 is a VHDX" in said
         found = json.loads(command("status", "--json", mount.path))["images"]
         assert {one["name"] for one in found} == set(names)
         command("state", "show", folder / NAME)
