@@ -11,12 +11,13 @@ agree. Every later question gets the same error.
 """
 
 import os
-import threading
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -32,6 +33,7 @@ from bundlefs.errors import (
     UnknownNameError,
 )
 from bundlefs.frontier import END, Frontier
+from bundlefs.futures import Promises, chain, done, failed, failure
 from bundlefs.image import Source
 from bundlefs.index import PART_SIZE, number_width, part_count
 from bundlefs.keys import UserKeys
@@ -41,8 +43,10 @@ from bundlefs.regions import recipients
 from bundlefs.sources import open_source
 from bundlefs.spans import Span
 from bundlefs.state import State
+from bundlefs.storage import Storage
 from bundlefs.store import DEFAULT_CACHE_SIZE, BlockStore
 from bundlefs.stream import Maker, Plan, SealedStream, stored_stream_size
+from bundlefs.threads import asking_storage, closed_in_time
 from bundlefs.watch import Watch
 from bundlefs.workers import Workers, default_jobs
 
@@ -57,8 +61,7 @@ class Engine:
 
 NANOSECONDS = 10**9
 
-_DONE: Future[None] = Future()
-_DONE.set_result(None)
+_DONE: Future[None] = done(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class Status:
     """Where a bundle stands; all sizes in bytes.
 
     `phase` is `idle` (nothing asked for), `indexing` (the frontier moves), `complete` or `failed`.
+    `storage_silent_seconds` is for how long the image's storage has not answered a read, and 0
+    while it answers within a second.
     """
 
     phase: str
@@ -79,6 +84,7 @@ class Status:
     blocks_compressed: int
     seconds: float
     pass_seconds: float
+    storage_silent_seconds: float
     error: str | None
 
 
@@ -129,14 +135,22 @@ class Bundle:
         self._promised = self._bound if recipe.level == 0 else None
         self._names = Names(recipe, number_width(self._bound))
         self._index = state.index
-        self._maker = Maker(_ImageSource(image, layout), codec_for(recipe.level))
+        storage = Storage.of(image.path)
+        self._maker = Maker(_ImageSource(image, layout), codec_for(recipe.level), storage)
         plan = Plan(
-            state.secret, self._index, self._maker, self._promised, f"the bundle of {image.path}"
+            state.secret,
+            self._index,
+            self._maker,
+            self._promised,
+            f"the bundle of {image.path}",
+            image.require_unchanged,
         )
         self._stream = SealedStream(plan, engine.workers, engine.store)
-        self._frontier = Frontier(plan, engine.workers, self._stream, self._progress, state.begin)
+        self._frontier = Frontier(plan, engine.workers, self._stream, state.progress, state.begin)
         self._watch = Watch(image, self._frontier.fail)
-        self._manifest_lock = threading.Lock()
+        self._promises = Promises()
+        self._rendering = engine.workers.lane(sys.maxsize)
+        self._checks = engine.workers.lane(sys.maxsize)
         self._manifest_sizes: dict[int, int] = {}
 
     @classmethod
@@ -175,11 +189,13 @@ class Bundle:
             user_keys=user_keys or UserKeys.load(None, None),
             level=level,
         )
+        workers = Workers(default_jobs())
         with ExitStack() as stack:
-            image = stack.enter_context(closing(open_source(Path(path))))
+            image = open_source(Path(path))
+            stack.callback(lambda: closed_in_time(image.close, patient=workers.ended))
             state = state or State(image.extents())
             store = stack.enter_context(closing(BlockStore(whole("cache_size", cache_size))))
-            workers = stack.enter_context(Workers(default_jobs()))
+            stack.enter_context(workers)
             bundle = cls(image, recipe, Engine(workers, store), state)
             bundle._owned = stack.pop_all()
         return bundle
@@ -335,24 +351,34 @@ class Bundle:
         if isinstance(entry, str):
             entry = self.find(entry)
         offset, length = whole("offset", offset), whole("length", length)
-        self.reached(entry, offset, length).result()
-        try:
-            data = self._read(entry, offset, length)
-            # After the read, so that no change can slip in between.
-            self._watch.check()
-        except UnknownNameError:
-            raise
-        # A reader was promised bytes that cannot be made: nobody may trust the rest.
-        except Exception as error:
-            self._frontier.fail(error)
-            raise
+        return self.reading(entry, offset, length).result()
+
+    def reading(self, entry: Entry, offset: int, length: int) -> Future[memoryview]:
+        """Ask for what `read` gives; the future holds it."""
+        found = chain(
+            self.reached(entry, offset, length), lambda _: self._asked(entry, offset, length)
+        )
+        # After the read, so that no change can slip in between.
+        checked = chain(found, lambda data: self._checks.submit(partial(self._checked, data)))
+        checked.add_done_callback(self._fail_with)
+        return self._promises.promise(checked)
+
+    def _asked(self, entry: Entry, offset: int, length: int) -> Future[memoryview]:
+        if isinstance(entry, ManifestFile):
+            manifest = self._rendering.submit(partial(self._manifest, entry))
+            return chain(manifest, lambda text: done(memoryview(text)[offset : offset + length]))
+        span = self._part_span(entry, offset, length)
+        return self._stream.reading(span) if span.length else done(memoryview(b""))
+
+    def _checked(self, data: memoryview) -> memoryview:
+        self._watch.check()
         return data
 
-    def _read(self, entry: Entry, offset: int, length: int) -> memoryview:
-        if isinstance(entry, ManifestFile):
-            return memoryview(self._manifest(entry))[offset : offset + length]
-        span = self._part_span(entry, offset, length)
-        return self._stream.read(span) if span.length else memoryview(b"")
+    def _fail_with(self, found: Future[memoryview]) -> None:
+        """Fail for good: a reader was promised bytes that cannot be made, so trust no others."""
+        error = failure(found)
+        if isinstance(error, Exception) and not isinstance(error, UnknownNameError):
+            self._frontier.fail(error)
 
     def _part_span(self, part: Part, offset: int, length: int) -> Span:
         size = self.known_size(part)
@@ -373,19 +399,19 @@ class Bundle:
         return self._manifest_sizes[entry.number]
 
     def _manifest(self, entry: ManifestFile) -> bytes:
-        """Render once, and have it kept before anyone sees it."""
+        """Render once, and have it kept before anyone sees it; on the lane for it."""
         totals = self._index.totals
         if totals is None:
             raise BundlefsError("the digests are not known yet")
         kept, name = self._state.manifests, self.name(entry)
-        with self._manifest_lock:
-            if name not in kept:
-                text = self._render(entry, totals.digest, self._index.part_digests)
-                if len(text.encode()) != self._manifest_size(entry):
-                    raise InconsistentError(f"{name} has another size than was shown")
-                kept[name] = text
+        if name not in kept:
+            text = self._render(entry, totals.digest, self._index.part_digests)
+            if len(text.encode()) != self._manifest_size(entry):
+                raise InconsistentError(f"{name} has another size than was shown")
+            kept[name] = text
+            with asking_storage():
                 self._state.save()
-            return kept[name].encode()
+        return kept[name].encode()
 
     def _part_names(self) -> list[str]:
         return [self.name(Part(number)) for number in range(part_count(self._sealed_size or 0))]
@@ -430,15 +456,16 @@ class Bundle:
         """Give the error if it has failed for good."""
         return self._frontier.error
 
+    def checking(self) -> Future[None]:
+        """Ask for a `check`; the future holds its error."""
+        error = self._frontier.error
+        if error is None:
+            return self._promises.promise(self._checks.submit(self.check))
+        return failed(error) if isinstance(error, ImageChangedError) else _DONE
+
     def look(self) -> Future[None]:
         """Have a thread `check`; the future is done when `status` tells what was found."""
         return self._watch.look() if self._frontier.error is None else _DONE
-
-    def _progress(self) -> None:
-        if self._index.totals:
-            # The last block was read some time before it was sealed.
-            self._image.require_unchanged()
-        self._state.progress()
 
     def status(self) -> Status:
         """Tell where the bundle stands; never waits."""
@@ -457,6 +484,7 @@ class Bundle:
             blocks_compressed=self._maker.made,
             seconds=round(time.monotonic() - self._started, 3),
             pass_seconds=round(self._frontier.seconds, 3),
+            storage_silent_seconds=round(self._maker.silent_seconds, 1),
             error=str(error) or type(error).__name__ if error else None,
         )
 
@@ -475,5 +503,6 @@ class Bundle:
         """Let go of the image. Whoever waits gets an error."""
         self._frontier.fail(ClosedError("the bundle is being closed"))
         self._stream.close()
+        self._promises.close()
         self._state.save()
         self._owned.close()

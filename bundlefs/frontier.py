@@ -4,9 +4,15 @@ It moves forward only, block by block, as far as the farthest target that anyone
 has asked for; blocks are made in parallel ahead of it. It leaves behind the
 index: boundaries, part digests, and at the end the totals.
 
-Concurrency: one lane takes the tar stream in and digests it, in order; the pool
-deflates; who has the turn seals, and alone writes to the index. `_lock` guards who
-waits.
+A pass is a sequence of *steps*, each begun in the background and taken in order. One
+that is taken up again first reads all that was sealed before, since the state of a
+SHA-1 cannot be kept; then the sealed bytes of the part that is not full; then it seals
+what is new. One lane reads and digests the tar stream for all of them: the digest is
+right because steps are begun in this order, and begun anew in it if they are held back.
+
+Concurrency: that lane reads; the pool checks and deflates what was read; who has the
+turn takes the steps, and alone writes to the index. Nobody waits for storage that does
+not answer: the turn is given back until it does. `_lock` guards who waits.
 """
 
 import hashlib
@@ -19,14 +25,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from bundlefs.codec import cbc
 from bundlefs.codec.deflate import crc32, crc32_join, gzip_trailer
 from bundlefs.errors import BundlefsError, ClosedError, InconsistentError
+from bundlefs.futures import chain, done, give, refuse
 from bundlefs.index import PART_SIZE, Totals
 from bundlefs.spans import Span, split
 from bundlefs.stream import MadeBlock, Maker, Plan, joined, require_same
+from bundlefs.threads import PATIENCE_SECONDS, asking_storage
 from bundlefs.workers import Lane, Workers
 
 log = logging.getLogger(__name__)
@@ -38,14 +46,18 @@ _STINT = 10
 """Blocks to be sealed before others have their turn."""
 
 
+Step = Callable[[], None]
+"""What is left to do when it is a block's turn."""
+
+
 class Stream(Protocol):
     """Where sealed blocks go, and where those of before come from."""
 
     def keep(self, block: int, sealed: memoryview) -> None:
         """Take a block that is sealed for the first time, before anyone hears of it."""
 
-    def read(self, span: Span) -> memoryview:
-        """Give sealed bytes that lie behind the frontier."""
+    def reading(self, span: Span) -> Future[memoryview]:
+        """Ask for sealed bytes that lie behind the frontier."""
 
 
 class Intake:
@@ -65,6 +77,15 @@ class Intake:
         self._sha1.update(plain)
         return plain
 
+    def confirmed(self, confirm: Callable[[], None], step: Step) -> Future[Step]:
+        """Have the source compared, and give back `step` if it is what it was."""
+
+        def compare() -> Step:
+            confirm()
+            return step
+
+        return self._lane.submit(compare)
+
     def digest(self) -> str:
         """Give the SHA-1 of all that was read."""
         return self._sha1.hexdigest()
@@ -83,14 +104,13 @@ class Sealer:
         self._part = hashlib.sha1(usedforsecurity=False)
         self._crc = 0
 
-    def resume(self, sizes: Iterator[int]) -> None:
-        """Take up what is sealed already: sizes of its blocks, and the part that is not full."""
-        for block, size in enumerate(sizes):
-            self._crc = crc32_join(self._crc, self._index.crc(block), size)
-        position = self._index.position
-        start = position // PART_SIZE * PART_SIZE
-        if start < position:
-            self._part.update(self._stream.read(Span(start, position)))
+    def count_again(self, block: int, size: int) -> None:
+        """Take up the CRC-32 of the next block that is sealed already."""
+        self._crc = crc32_join(self._crc, self._index.crc(block), size)
+
+    def digest_again(self, sealed: memoryview) -> None:
+        """Take up the next bytes of the part that is not full."""
+        self._part.update(sealed)
 
     def seal(self, made: MadeBlock) -> None:
         """Encrypt the next block, have it kept, then publish it in the index."""
@@ -146,22 +166,13 @@ class Frontier:
         self._index = plan.index
         self._progress = progress
         self._begin = begin
+        self._begun = False
         self._workers = workers
-        intake = Intake(plan.maker, workers.lane(sys.maxsize))
-        self._sealer = Sealer(plan, intake, stream)
-        sealed = 0 if plan.index.totals else plan.index.blocks
-        # The state of a SHA-1 cannot be kept, so a resumed pass digests what came before.
-        again = (
-            partial(_checked, block, plan.index.crc(block), intake.read(block))
-            for block in range(sealed)
-        )
-        self._resumed = False
-        self._sealed_before = workers.in_order(again)
-        first = (
-            partial(_deflated, plan.maker, intake.read(block))
-            for block in range(plan.index.blocks, plan.maker.blocks)
-        )
-        self._made = workers.in_order(first)
+        self._plan = plan
+        self._stream = stream
+        self._intake = Intake(plan.maker, workers.lane(sys.maxsize))
+        self._sealer = Sealer(plan, self._intake, stream)
+        self._steps = workers.begun_in_order(self._all_steps())
         self._lock = threading.Lock()
         self._order = itertools.count()
         self._waiting: list[tuple[int, int, Future[None]]] = []
@@ -170,6 +181,43 @@ class Frontier:
         self._busy_since = 0.0
         self.running = False
         self.error: BaseException | None = None
+
+    def _all_steps(self) -> Iterator[Callable[[], Future[Step]]]:
+        """Give what begins each step, in order."""
+        index, maker = self._plan.index, self._plan.maker
+        sealed = 0 if index.totals else index.blocks
+        for block in range(sealed):
+            yield partial(self._read_then, block, partial(self._check, block))
+        end = index.position
+        start = end // PART_SIZE * PART_SIZE
+        for block in range(index.block_at(start), sealed) if start < end and sealed else ():
+            span = index.block_span(block).clip(Span(start, end))
+            if span.length:
+                yield partial(self._reread, span)
+        for block in range(index.blocks, maker.blocks - 1):
+            yield partial(self._read_then, block, self._deflate)
+        if index.totals is None:
+            yield self._read_last
+
+    def _read_last(self) -> Future[Step]:
+        """Have the source compared once more when all is read, and just before that is told."""
+        made = self._read_then(self._plan.maker.blocks - 1, self._deflate)
+        return chain(made, lambda step: self._intake.confirmed(self._plan.confirm, step))
+
+    def _read_then(self, block: int, work: Callable[[bytes], Step]) -> Future[Step]:
+        return self._workers.after(self._intake.read(block), work)
+
+    def _reread(self, span: Span) -> Future[Step]:
+        reading = self._stream.reading(span)
+        return chain(reading, lambda data: done(partial(self._sealer.digest_again, data)))
+
+    def _check(self, block: int, plain: bytes) -> Step:
+        """Refuse a block that is not what it was when it was sealed."""
+        require_same(block, self._index.crc(block), crc32(plain))
+        return partial(self._sealer.count_again, block, len(plain))
+
+    def _deflate(self, plain: bytes) -> Step:
+        return partial(self._seal, self._plan.maker.deflate(plain))
 
     @property
     def seconds(self) -> float:
@@ -204,34 +252,42 @@ class Frontier:
             self._busy_since = time.monotonic()
             self._workers.take_turns(self._stint)
 
-    def _stint(self) -> bool:
+    def _stint(self) -> bool | Future[Any]:
         """Seal until nothing is wanted, or others wait for their turn; tell whether there is more.
 
         What is under way is sealed before: left lying, it would take memory for each of many
-        bundles that nobody reads just then.
+        bundles that nobody reads just then. If storage does not answer, give what to wait for.
         """
         try:
-            if not self._resumed:
-                self._sealer.resume(self._sealed_before)
-                self._begin()
-                self._resumed = True
-            begun = self._index.blocks
-            while self._goes_on():
-                patient = not self._workers.crowded or self._index.blocks - begun < _STINT
-                if self._wanted and patient:
-                    self._seal(next(self._made))
-                elif self._made.under_way:
-                    self._seal(self._made.take())
-                else:
-                    return True
+            return self._take_steps()
         # Whatever it is, those who wait must hear of it: they hang otherwise.
         except BaseException as error:  # noqa: BLE001
             self.fail(error)
         return False
 
+    def _take_steps(self) -> bool | Future[Any]:
+        taken = 0
+        while self._goes_on():
+            if self._wanted and (taken < _STINT or not self._workers.crowded):
+                self._steps.begin()
+            elif not self._steps.under_way:
+                return True
+            if not self._steps.ready(PATIENCE_SECONDS):
+                if self._plan.maker.silent_seconds:
+                    return self._steps.hold_back()
+                continue
+            self._steps.take()()
+            taken += 1
+        return False
+
     def _seal(self, made: MadeBlock) -> None:
-        self._sealer.seal(made)
-        self._progress()
+        # The state may lie on storage that hangs.
+        with asking_storage():
+            if not self._begun:
+                self._begin()
+                self._begun = True
+            self._sealer.seal(made)
+            self._progress()
         self._tell()
 
     @property
@@ -240,7 +296,7 @@ class Frontier:
 
     def _goes_on(self) -> bool:
         with self._lock:
-            if self.error is None and (self._wanted or self._made.under_way):
+            if self.error is None and (self._wanted or self._steps.under_way):
                 return True
             self._busy = self.seconds
             self.running = False
@@ -252,7 +308,7 @@ class Frontier:
             while self._waiting and self._reached(self._waiting[0][0]):
                 reached.append(heapq.heappop(self._waiting)[2])
         for future in reached:
-            future.set_result(None)
+            give(future, None)
 
     def fail(self, error: BaseException) -> None:
         """Fail for good: whoever waits or comes later gets `error`. The first error stays."""
@@ -265,18 +321,7 @@ class Frontier:
             self.running = False
             waiting, self._waiting = self._waiting, []
         for _, _, future in waiting:
-            future.set_exception(error)
-
-
-def _checked(block: int, crc: int, plain: Future[bytes]) -> int:
-    """Give the size of a block that was sealed before, if it is still the same."""
-    data = plain.result()
-    require_same(block, crc, crc32(data))
-    return len(data)
-
-
-def _deflated(maker: Maker, plain: Future[bytes]) -> MadeBlock:
-    return maker.deflate(plain.result())
+            refuse(future, error)
 
 
 def _log_failure(name: str, error: BaseException) -> None:

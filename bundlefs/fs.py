@@ -29,7 +29,6 @@ import contextlib
 import errno
 import os
 import stat
-from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
@@ -61,7 +60,6 @@ _SOON = 1.0
 """Seconds after which it asks whether the image of a name is still the same."""
 
 _LOOK_SECONDS = 0.5
-_READ_THREADS = 64
 _NOBODY = 0
 
 
@@ -81,10 +79,6 @@ class Operations(pyfuse3.Operations):
         self._shown = shown
         self._umask = umask
         self._about = about
-        # One for each view: an image that hangs holds up no other.
-        self._limiters = defaultdict[int, trio.CapacityLimiter](
-            partial(trio.CapacityLimiter, _READ_THREADS)
-        )
         self._snapshots = Snapshots(self._content)
         self._untold: set[int] = set()
         self._hanging: dict[int, Future[None]] = {}
@@ -187,8 +181,9 @@ class Operations(pyfuse3.Operations):
         if text == CONTROL_NAME:
             return self._directory(number * _STRIDE + _CONTROL)
         if shelf := self._shelf(parent_inode):
-            image = await in_thread(partial(shelf.find, text), ctx.pid)
-            return self._directory(image * _STRIDE + _ROOT)
+            found = shelf.finding(text)
+            await until(found, ctx.pid)
+            return self._directory(found.result() * _STRIDE + _ROOT)
         async with self._opened(parent_inode, ctx.pid) as view:
             entry = view.find(text)
             return self._told(number * _STRIDE + _FIRST + view.key(entry), view.known_size(entry))
@@ -226,8 +221,11 @@ class Operations(pyfuse3.Operations):
         """Wait until all names and sizes are known."""
         listing = _Listing([])
         if shelf := self._shelf(inode):
-            images = await in_thread(shelf.scan, ctx.pid)
-            listing = _Listing([(name, number * _STRIDE + _ROOT) for name, number in images])
+            scanned = shelf.scanning()
+            await until(scanned, ctx.pid)
+            listing = _Listing(
+                [(name, number * _STRIDE + _ROOT) for name, number in scanned.result()]
+            )
         elif inode % _STRIDE == _ROOT:
             listing = await self._bundle(inode, ctx.pid)
         handle = self._new_handle()
@@ -287,7 +285,7 @@ class Operations(pyfuse3.Operations):
         async with self._opened(inode, ctx.pid):
             view, _ = self._entry(inode)
             # The kernel gives what it remembers of a file without asking again.
-            await in_thread(view.check, ctx.pid)
+            await until(view.checking(), ctx.pid)
             if inode in self._untold:
                 await self._tell_size(inode, ctx.pid)
             self._keep_open(inode)
@@ -346,8 +344,9 @@ class Operations(pyfuse3.Operations):
         data = view.read_fast(entry, off, size)
         if data is None:
             await until(view.reached(entry, off, size), asker)
-            async with self._limiters[inode // _STRIDE]:
-                data = await in_thread(partial(view.read, entry, off, size), asker)
+            reading = view.reading(entry, off, size)
+            await until(reading, asker)
+            data = reading.result()
         # pyfuse3 takes any buffer; its annotation says bytes.
         return cast("bytes", data)
 

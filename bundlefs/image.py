@@ -21,6 +21,7 @@ from typing import Protocol, Self
 
 from bundlefs.errors import ImageChangedError, ImageError
 from bundlefs.spans import Span
+from bundlefs.storage import Storage
 
 _SECOND = 1_000_000_000
 # The kernel stamps files with a clock that ticks every 1 to 10 ms; double that to be safe.
@@ -130,6 +131,7 @@ class Image:
         self._descriptor = descriptor
         # Where to look for another file that has taken its place, if it can be told.
         self._place = place
+        self._storage = Storage.of(path)
         self._bytes_read = 0
         self._count_lock = threading.Lock()
 
@@ -144,9 +146,10 @@ class Image:
         absolute = Path(path).absolute()
         try:
             # Before opening: to open a FIFO would wait for a writer.
-            _require_usable_kind(absolute, absolute.stat().st_mode)
-            place = _place(absolute)
-            image = cls(absolute, os.open(absolute, os.O_RDONLY | os.O_CLOEXEC), place)
+            with Storage.of(absolute).asked():
+                _require_usable_kind(absolute, absolute.stat().st_mode)
+                place = _place(absolute)
+                image = cls(absolute, os.open(absolute, os.O_RDONLY | os.O_CLOEXEC), place)
         except OSError as error:
             raise ImageError(_why_not_opened(absolute, error)) from error
         image._require_content()
@@ -204,7 +207,8 @@ class Image:
             ImageChangedError: the image is not what was opened, or ends too early.
             OSError: the read failed; it is the device's or the file system's own error.
         """
-        data = self._read_available(offset, length)
+        with self._storage.asked():
+            data = self._read_available(offset, length)
         missing = length - len(data)
         # After the read, so that no change can slip in between.
         self._require_unchanged(
@@ -233,7 +237,8 @@ class Image:
         Raises:
             ImageChangedError: the image is not what was opened, or another file is in its place.
         """
-        self._require_unchanged(["another file is in its place"] if self._is_replaced() else [])
+        with self._storage.asked():
+            self._require_unchanged(["another file is in its place"] if self._is_replaced() else [])
 
     def _is_replaced(self) -> bool:
         """Tell whether the path leads to another file: the one that is open need not show it.

@@ -16,6 +16,12 @@ _METRICS = (
     ("blocks_compressed", "blocks_compressed_total", "counter", "Blocks that were compressed."),
     ("seconds", "uptime_seconds", "gauge", "Seconds since the mount."),
     ("pass_seconds", "pass_seconds", "gauge", "Seconds that the index pass has taken."),
+    (
+        "storage_silent_seconds",
+        "storage_silent_seconds",
+        "gauge",
+        "Seconds for which the image's storage has not answered a read.",
+    ),
 )
 """Field of the status, name after `bundlefs_`, type, help."""
 

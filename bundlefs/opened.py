@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +21,7 @@ from bundlefs.errors import (
     StateError,
     UnknownNameError,
 )
+from bundlefs.futures import Promises, done
 from bundlefs.index import Index
 from bundlefs.keys import Passphrase, Secret
 from bundlefs.manifest_reader import BundleManifest, find_manifest, read_manifest
@@ -28,11 +30,14 @@ from bundlefs.plain import Plain, PlainByBlocks, PlainByPoints
 from bundlefs.points import PointsFile
 from bundlefs.spans import Span
 from bundlefs.state import default_folder
+from bundlefs.threads import Threads, asking_storage
 from bundlefs.unbundle import file_name
 from bundlefs.unlock import Keys, Signature, check_signature, unlock
 from bundlefs.unseal import Unsealed
 
 log = logging.getLogger(__name__)
+
+_READ_THREADS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +122,7 @@ class OpenedBundle:
             self._parts.close()
 
 
-_DONE: Future[None] = Future()
-_DONE.set_result(None)
+_DONE: Future[None] = done(None)
 
 
 class DiskView:
@@ -130,6 +134,8 @@ class DiskView:
         self._name = bundle.name
         self._error: str | None = None
         self._changed = False
+        self._threads = Threads(_READ_THREADS, "read")
+        self._promises = Promises()
 
     def find(self, name: str) -> int:
         """Give the one entry, 0."""
@@ -173,10 +179,16 @@ class DiskView:
         """Nothing is known to take no time."""
         return None
 
+    def reading(self, entry: int, offset: int, length: int) -> Future[memoryview]:
+        """Ask for bytes of the image."""
+        reading = self._threads.submit(partial(self.read, entry, offset, length))
+        return self._promises.promise(reading)
+
     def read(self, entry: int, offset: int, length: int) -> memoryview:
         """Give bytes of the image."""
         try:
-            return memoryview(self._bundle.read(offset, length))
+            with asking_storage():
+                return memoryview(self._bundle.read(offset, length))
         except BundleError as error:
             self._tell(error)
             raise
@@ -220,15 +232,22 @@ class DiskView:
         """Give the size of the image, and of all parts; bytes."""
         return self._bundle.size, self._bundle.sealed_size
 
-    def check(self) -> None:
+    def checking(self) -> Future[None]:
         """See nothing: each read proves the bytes that it gives."""
+        return _DONE
 
     def look(self) -> Future[None]:
         """See nothing, at once."""
         return _DONE
 
     def close(self) -> None:
-        """Nobody waits here."""
+        """Begin no more reads, and let those end that storage lets go."""
+        self._threads.shut()
+        self._promises.close()
+
+    def ended(self) -> bool:
+        """Wait for what is being read, unless storage does not answer; tell whether all ended."""
+        return self._threads.join()
 
 
 def open_bundle(

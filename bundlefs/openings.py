@@ -31,13 +31,12 @@ from bundlefs.errors import (
     ImageError,
     InconsistentError,
 )
+from bundlefs.looks import Identity
+from bundlefs.storage import Storage
+from bundlefs.threads import PATIENCE_SECONDS, start_abandonable
 from bundlefs.views import View
-from bundlefs.workers import start_abandonable
 
 log = logging.getLogger(__name__)
-
-Identity = tuple[int, ...]
-"""What tells a file from another, or from what it was before; empty where it cannot be told."""
 
 RETRY_SECONDS = 1.0
 """The least time between two tries to open an image."""
@@ -69,6 +68,7 @@ class Unopened:
 
     phase: str
     image: str
+    storage_silent_seconds: float
     error: str | None
 
 
@@ -105,6 +105,10 @@ class OpenedImage:
     used: int = 0
     last: tuple[Any, tuple[int, int]] | None = None
     closing: threading.Event = field(default_factory=threading.Event)
+    storage: Storage = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.storage = Storage.of(self.path)
 
     def status(self) -> Any:  # noqa: ANN401  # of a view's own kind, or Unopened
         """Tell where it stands; of one that was let go of, where it stood."""
@@ -113,7 +117,9 @@ class OpenedImage:
         if self.last and (self.error is None or self.last[0].phase == "failed"):
             return self.last[0]
         phase = "failed" if self.error else "opening" if self.opened else "unopened"
-        return Unopened(phase, str(self.path), str(self.error) if self.error else None)
+        error = str(self.error) if self.error else None
+        silent = round(self.storage.silent_seconds, 1)
+        return Unopened(phase, str(self.path), silent, error)
 
     def space(self) -> tuple[int, int]:
         """Give the size of the image, and of the bundle as far as it is made; bytes."""
@@ -329,8 +335,9 @@ class Openings:
         """Find what has changed or is gone, and keep no file of it open that nobody reads."""
         for image in self.all():
             if view := image.view:
+                # One whose storage does not answer is for the next time.
                 with suppress(Exception):
-                    view.check()
+                    view.checking().result(PATIENCE_SECONDS)
                 if isinstance(view.failure(), ImageChangedError):
                     self._let_go(image)
             elif image.last and not image.error:

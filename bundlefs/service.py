@@ -82,6 +82,8 @@ def _status_text(shown: Shown) -> str:
     text = f"{status['phase']}: {status['image']}"
     if status["phase"] == "indexing":
         text += f", {100 * status['tar_bytes_done'] // status['tar_size']} %"
+    if silent := status.get("storage_silent_seconds"):
+        text += f", storage has not answered for {silent:.0f} s"
     if status.get("parts_made"):
         text += f", {status['parts_made']} parts made"
     return f"{text}, {status['error']}" if status["error"] else text

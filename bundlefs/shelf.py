@@ -12,27 +12,30 @@ another image later has failed, if anybody has seen what it led to, and the imag
 Concurrency: `_lock` guards the names; the images have their own, in `openings`.
 """
 
-import errno
 import logging
 import os
-import stat
+import sys
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bundlefs.errors import ImageChangedError, UnknownNameError
+from bundlefs.futures import Promises
+from bundlefs.looks import Identity, Looks
 from bundlefs.openings import (
     Closer,
-    Identity,
     OpenedImage,
     Opener,
     Openings,
     Unopened,
 )
+from bundlefs.threads import Threads, asking_storage
 from bundlefs.views import View
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ class ShelfStatus:
     blocks_compressed: int = 0
     seconds: float = 0.0
     pass_seconds: float = 0.0
+    storage_silent_seconds: float = 0.0
     error: str | None = None
     images: tuple[dict[str, Any], ...] = ()
 
@@ -87,7 +91,7 @@ class _Slot:
 
     def status(self) -> Any:  # noqa: ANN401  # of a view's own kind, or Unopened
         if self.error:
-            return Unopened("failed", str(self.image.path), str(self.error))
+            return Unopened("failed", str(self.image.path), 0.0, str(self.error))
         return self.image.status()
 
     @property
@@ -109,26 +113,6 @@ class _Slot:
             self.image, self.looked = image, False
 
 
-_NONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""What says that there is no file, rather than that it cannot be looked at."""
-
-
-def _identity(path: Path) -> Identity | None:
-    """Give what tells a file from another: None if it is no image, nothing if it cannot be told.
-
-    What cannot be told is for its own folder to say: to leave it out would look as if it were gone.
-    """
-    try:
-        found = path.stat()
-    except OSError as error:
-        return None if error.errno in _NONE else ()
-    if stat.S_ISBLK(found.st_mode):
-        return (found.st_rdev,)
-    if not stat.S_ISREG(found.st_mode):
-        return None
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
 _SIZE = 2
 
 
@@ -136,8 +120,8 @@ def _is_empty(identity: Identity) -> bool:
     return len(identity) > _SIZE and identity[_SIZE] == 0
 
 
-def _is_device(identity: Identity) -> bool:
-    return len(identity) == 1
+def _most(each: Iterable[dict[str, Any]], field: str) -> float:
+    return max((one.get(field, 0.0) for one in each), default=0.0)
 
 
 def _keep_open(_number: int, _for_good: bool) -> None:  # noqa: FBT001  # a `Closer`
@@ -155,7 +139,10 @@ class Shelf:
         self.created_ns = time.time_ns()
         self._started = time.monotonic()
         self._folder = folder
-        self._openings = Openings(opener, closer, _identity)
+        self._looks = Looks()
+        self._threads = Threads(sys.maxsize, "look")
+        self._promises = Promises()
+        self._openings = Openings(opener, closer, self._looks.identity)
         self._lock = threading.Lock()
         self._slots: dict[int, _Slot] = {}
         self._named: dict[str, _Slot] = {}
@@ -168,7 +155,8 @@ class Shelf:
         Raises:
             OSError: the folder cannot be read.
         """
-        names = os.listdir(self._folder)  # noqa: PTH208  # its OSErrors are shown
+        with asking_storage():
+            names = os.listdir(self._folder)  # noqa: PTH208  # its OSErrors are shown
         found = []
         for name in sorted(names):
             with suppress(UnknownNameError):
@@ -178,17 +166,20 @@ class Shelf:
     def find(self, name: str) -> int:
         """Give the number of the image of a name, from 1.
 
+        One whose storage does not answer is taken for what it was, or for an image: whoever
+        looks into it waits, and nobody else.
+
         Raises:
             UnknownNameError: there is none.
         """
         path = self._folder / name
-        now = None if name.startswith(".") else _identity(path)
+        found = None if name.startswith(".") else self._looks.look(path)
         slot = self._named.get(name)
-        if now is None or (_is_empty(now) and not (slot and slot.shown)):
+        if found is None or (_is_empty(found.identity) and not (slot and slot.shown)):
             raise UnknownNameError(f"no image {name!r} in {self._folder}")
-        # As states go by: a file's own path, a device's given one.
-        place = path if _is_device(now) else Path(os.path.realpath(path))
-        image = self._openings.image(place, place if path.is_symlink() else path, now)
+        if slot and not found.identity:
+            return slot.number
+        image = self._openings.image(found.place, found.path, found.identity)
         with self._lock:
             slot = self._named.get(name)
             if slot is None:
@@ -196,6 +187,14 @@ class Shelf:
                 self._slots[slot.number] = slot
             slot.lead_to(image, str(path))
             return slot.number
+
+    def finding(self, name: str) -> Future[int]:
+        """Ask for what `find` gives."""
+        return self._promises.promise(self._threads.submit(partial(self.find, name)))
+
+    def scanning(self) -> Future[list[tuple[str, int]]]:
+        """Ask for what `scan` gives."""
+        return self._promises.promise(self._threads.submit(self.scan))
 
     # By number
 
@@ -263,7 +262,8 @@ class Shelf:
             image=str(self._folder),
             images=images,
             seconds=round(time.monotonic() - self._started, 3),
-            pass_seconds=max((one.get("pass_seconds", 0.0) for one in each), default=0.0),
+            pass_seconds=_most(each, "pass_seconds"),
+            storage_silent_seconds=_most(each, "storage_silent_seconds"),
             **{name: sum(one.get(name, 0) for one in each) for name in _SUMS},
         )
 
@@ -274,4 +274,6 @@ class Shelf:
 
     def close(self) -> None:
         """End all: whoever waits gets an error."""
+        self._threads.shut()
+        self._promises.close()
         self._openings.close()

@@ -2,21 +2,25 @@
 
     image - tar layout - blocks of 1 MiB - deflate each apart - CBC, carried chain - sealed
 
-`Maker` turns a block number into deflated bytes, on a pool thread; the frontier
+`Maker` reads the block of a number, and deflates it on a pool thread; the frontier
 and the readers share it. `SealedStream` serves any bytes that the frontier has
-sealed, from the store or made again from the image and the index.
+sealed, from the store or made again from the image and the index. No thread waits
+for a reader's bytes: a lane of each stream reads the store's disk and the image, the
+pool makes the blocks, and the reader has a future.
 
 Nothing made again is handed out unless it is what was sealed first: the CRC-32
 of its source must agree with the index, and the CBC state behind it, which
 depends on every byte of the block, must be the one at the next boundary.
 
 Concurrency: any number of readers; `_lock` guards which blocks are being made, so
-that none is made twice at a time.
+that none is made twice at a time, however many wait for it.
 """
 
+import sys
 import threading
-from collections.abc import Sequence
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -24,9 +28,11 @@ from typing import Protocol
 from bundlefs.codec import cbc
 from bundlefs.codec.deflate import BLOCK_SIZE, GZIP_HEADER, Codec, crc32, gzip_trailer, stored_size
 from bundlefs.errors import ClosedError, ImageChangedError, InconsistentError
+from bundlefs.futures import done, gathered, give, refuse
 from bundlefs.index import PART_SIZE, Index
 from bundlefs.keys import Secret
 from bundlefs.spans import Span, ceil_div
+from bundlefs.storage import Storage
 from bundlefs.store import BlockStore
 from bundlefs.workers import Workers
 
@@ -52,10 +58,14 @@ class MadeBlock:
 
 
 class Maker:
-    """Reads and deflates the block of a number. The only caller of the codec."""
+    """Reads and deflates the block of a number. The only caller of the codec.
 
-    def __init__(self, source: Source, codec: Codec) -> None:
+    `storage` is what the source lies on, if that may keep a read waiting.
+    """
+
+    def __init__(self, source: Source, codec: Codec, storage: Storage | None = None) -> None:
         self._source = source
+        self._storage = storage
         self._codec = codec
         self.size = source.size
         self.blocks = ceil_div(source.size, BLOCK_SIZE)
@@ -65,7 +75,14 @@ class Maker:
     def read(self, block: int) -> bytes:
         """Give the plain bytes of a block, from 0."""
         start = block * BLOCK_SIZE
-        return self._source.read(Span(start, min(start + BLOCK_SIZE, self.size)))
+        span = Span(start, min(start + BLOCK_SIZE, self.size))
+        with self._storage.asked() if self._storage else nullcontext():
+            return self._source.read(span)
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long storage has not answered; 0 for what any storage may take."""
+        return self._storage.silent_seconds if self._storage else 0.0
 
     def deflate(self, plain: bytes) -> MadeBlock:
         """Deflate the plain bytes of a block."""
@@ -89,7 +106,7 @@ class Plan:
     """What the frontier and the readers of one bundle share.
 
     `promised_size` is the size of the sealed stream if it has been told before it was made;
-    `name` is for the log.
+    `name` is for the log; `confirm` raises if the source is not what it was, before the end.
     """
 
     secret: Secret
@@ -97,6 +114,7 @@ class Plan:
     maker: Maker
     promised_size: int | None = None
     name: str = "the bundle"
+    confirm: Callable[[], None] = lambda: None
 
 
 class SealedStream:
@@ -108,6 +126,7 @@ class SealedStream:
         self._maker = plan.maker
         self._workers = workers
         self._store = store
+        self._reads = workers.lane(sys.maxsize, width=workers.ahead)
         self._lock = threading.Lock()
         self._making: dict[int, Future[memoryview]] = {}
         self._closed = False
@@ -132,36 +151,33 @@ class SealedStream:
         return joined(pieces)
 
     def read(self, span: Span) -> memoryview:
-        """Give the bytes of `span`, which must be non-empty and lie behind the frontier.
+        """Give the bytes of `span`, which must be non-empty and lie behind the frontier. Waits.
 
         Raises:
-            ClosedError: a block of it was waited for, and not begun, when the stream was closed.
+            ClosedError: the stream was closed before a block of it was made.
         """
-        try:
-            return self._read(span)
-        except CancelledError as error:
-            raise ClosedError("the bundle was closed") from error
+        return self.reading(span).result()
+
+    def reading(self, span: Span) -> Future[memoryview]:
+        """Ask for the bytes of `span`; the future holds them, or what `read` raises."""
+        blocks = self._blocks(span)
+        asked = [self._ask(block) for block in blocks]
+        self._read_ahead(blocks, span)
+
+        def cut(found: list[memoryview]) -> memoryview:
+            pairs = zip(blocks, found, strict=True)
+            return joined([self._cut(block, data, span) for block, data in pairs])
+
+        return gathered(asked, cut)
 
     def close(self) -> None:
-        """Drop the blocks that are not begun: making them would hold up the end for nobody."""
+        """Make no more blocks: nobody is to wait for them."""
         with self._lock:
             self._closed = True
             waiting = list(self._making.values())
+        self._reads.drop()
         for future in waiting:
-            future.cancel()
-
-    def _read(self, span: Span) -> memoryview:
-        blocks = self._blocks(span)
-        futures = {block: self._start(block) for block in blocks if not self._store.has(block)}
-        self._read_ahead(blocks, span)
-        pieces = []
-        for block in blocks:
-            future = futures.get(block)
-            data = future.result() if future else self._store.get(block)
-            # It may have been dropped since it was seen in the store.
-            data = self._start(block).result() if data is None else data
-            pieces.append(self._cut(block, data, span))
-        return joined(pieces)
+            refuse(future, ClosedError("the bundle was closed"))
 
     def _blocks(self, span: Span) -> range:
         return range(self._index.block_at(span.start), self._index.block_at(span.stop - 1) + 1)
@@ -178,9 +194,13 @@ class SealedStream:
             return
         part_end = min(ceil_div(span.stop, PART_SIZE) * PART_SIZE, self._index.position)
         last = self._index.block_at(part_end - 1)
-        for block in range(blocks.stop, min(blocks.stop + self._workers.jobs, last + 1)):
+        for block in range(blocks.stop, min(blocks.stop + self._workers.ahead, last + 1)):
             if not self._store.has(block):
                 self._start(block)
+
+    def _ask(self, block: int) -> Future[memoryview]:
+        data = self._store.get_fast(block)
+        return self._start(block) if data is None else done(data)
 
     def _start(self, block: int) -> Future[memoryview]:
         with self._lock:
@@ -188,23 +208,58 @@ class SealedStream:
                 raise ClosedError("the bundle was closed")
             future = self._making.get(block)
             if future is None:
-                future = self._workers.submit(partial(self._make_again, block))
+                future = Future()
+                self._reads.submit(partial(self._fetch, block, future))
                 self._making[block] = future
             return future
 
-    def _make_again(self, block: int) -> memoryview:
+    def _fetch(self, block: int, future: Future[memoryview]) -> None:
+        """Find a block in the store, or read what it is made of and have the pool make it."""
         try:
-            data = self._store.get(block)
-            if data is None:
-                data = self._remake(block)
-                self._store.put_again(block, data)
-            return data
-        finally:
-            with self._lock:
-                del self._making[block]
+            kept = self._store.get(block)
+            if kept is None:
+                self._read_plain(block, future)
+            else:
+                self._hand_out(block, future, kept)
+        # Whatever it is, those who wait must hear of it.
+        except BaseException as error:  # noqa: BLE001
+            self._give_up(block, future, error)
 
-    def _remake(self, block: int) -> memoryview:
-        made = self._maker.deflate(self._maker.read(block))
+    def _read_plain(self, block: int, future: Future[memoryview]) -> None:
+        place = self._workers.room.take()
+        try:
+            plain = self._maker.read(block)
+            self._workers.room.fill(place)
+            self._workers.submit(partial(self._make_again, block, future, plain, place))
+        except BaseException:
+            self._workers.room.leave(place)
+            raise
+
+    def _make_again(
+        self, block: int, future: Future[memoryview], plain: bytes, place: object
+    ) -> None:
+        try:
+            data = self._remake(block, plain)
+            self._store.put_again(block, data)
+            self._hand_out(block, future, data)
+        # Whatever it is, those who wait must hear of it.
+        except BaseException as error:  # noqa: BLE001
+            self._give_up(block, future, error)
+        finally:
+            self._workers.room.leave(place)
+
+    def _hand_out(self, block: int, future: Future[memoryview], data: memoryview) -> None:
+        with self._lock:
+            self._making.pop(block, None)
+        give(future, data)
+
+    def _give_up(self, block: int, future: Future[memoryview], error: BaseException) -> None:
+        with self._lock:
+            self._making.pop(block, None)
+        refuse(future, ClosedError("the bundle was closed") if self._closed else error)
+
+    def _remake(self, block: int, plain: bytes) -> memoryview:
+        made = self._maker.deflate(plain)
         require_same(block, self._index.crc(block), made.crc)
         after = self._index.state(block + 1)
         sealed, found = cbc.advance(self._key, self._index.state(block), made.deflated)

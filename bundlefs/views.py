@@ -35,8 +35,8 @@ class View(Shown, Protocol[E]):
     tells when the answer to the question of the same name can be had, or holds the error.
     """
 
-    def check(self) -> None:
-        """See whether all that is shown can still be had, and raise the error if not; may wait."""
+    def checking(self) -> Future[None]:
+        """Ask whether all that is shown can still be had; the future holds the error if not."""
 
     def look(self) -> Future[None]:
         """Have a thread `check`; the future is done when `status` tells what was found."""
@@ -71,8 +71,8 @@ class View(Shown, Protocol[E]):
     def read_fast(self, entry: E, offset: int, length: int) -> memoryview | None:
         """Give the bytes if that takes no time."""
 
-    def read(self, entry: E, offset: int, length: int) -> memoryview:
-        """Give the bytes; runs in a thread."""
+    def reading(self, entry: E, offset: int, length: int) -> Future[memoryview]:
+        """Ask for the bytes that the future then holds; `reached` is done."""
 
     def has_digest(self, entry: E) -> bool:
         """Tell whether an entry is of a kind that has a digest."""

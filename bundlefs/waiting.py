@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pyfuse3
 import trio
 
-from bundlefs.workers import start_abandonable
+from bundlefs.threads import start_abandonable
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from bundlefs.errors import ImageChangedError
 from bundlefs.image import Source
-from bundlefs.workers import start_abandonable
+from bundlefs.threads import start_abandonable
 
 _GLANCE_SECONDS = 1.0
 

@@ -13,6 +13,7 @@ more than a few blocks behind; the pool waits for it when it is ahead.
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -258,7 +259,7 @@ class _Out:
     def keep(self, block: int, sealed: memoryview) -> None:  # noqa: ARG002  # blocks come in order
         self._lane.do(partial(self._parts.write, sealed))
 
-    def read(self, span: Span) -> memoryview:
+    def reading(self, span: Span) -> Future[memoryview]:
         raise BundlefsError(f"nothing was sealed before, so there is no {span}")
 
     def finish(self) -> None:

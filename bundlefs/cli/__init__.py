@@ -18,6 +18,7 @@ from bundlefs.cli import misuse, streams
 from bundlefs.cli.common import Parser, reported
 from bundlefs.cli.hardening import rule_out_core_dumps
 from bundlefs.cli.mountopts import as_command
+from bundlefs.threads import leave_if_abandoned
 
 WITH_SECRETS = ("mount", "bundle", "verify", "unbundle", "open", "manifest")
 """Those that have keys or a plain image in memory."""
@@ -57,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from bundlefs.cli.completers import answer  # noqa: PLC0415  # only a shell's question does
 
         answer(parser, COMMANDS)
-    return reported(lambda: _run(sys.argv[1:] if argv is None else argv))
+    code = reported(lambda: _run(sys.argv[1:] if argv is None else argv))
+    leave_if_abandoned(code)
+    return code
 
 
 def _run(given: Sequence[str]) -> int:

@@ -30,6 +30,7 @@ from bundlefs.recipe import Recipe
 from bundlefs.shelf import Shelf
 from bundlefs.state import State
 from bundlefs.store import BlockStore, Spill
+from bundlefs.threads import closed_in_time
 from bundlefs.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -63,13 +64,18 @@ class _Maker:
         self._store = stack.enter_context(closing(BlockStore(arguments.cache_size, spill)))
         self._workers = stack.enter_context(Workers(arguments.jobs))
 
+    def _close_image(self, image: Source) -> None:
+        """Let go of an image, unless a read of some image still hangs: it may hang as well."""
+        closed_in_time(image.close, patient=self._workers.ended)
+
     def bundle(self, path: Path, number: int, warn: Callable[[str], None]) -> Bundle:
         """Give the bundle of an image; opening it can take minutes.
 
         A number that was open before is the same bundle again.
         """
         with ExitStack() as opened:
-            image = opened.enter_context(closing(open_image(self.arguments, path)))
+            image = open_image(self.arguments, path)
+            opened.callback(self._close_image, image)
             before = self._before(image, number)
             recipe = before.recipe if before else self._first(image, warn)
             state = before.state if before else None
@@ -153,9 +159,13 @@ def open_session(
     set_up_logging(arguments)
     session = _session(arguments, arguments.manifest)
     parts = PartFiles(manifest, parts_folder(arguments), check=not arguments.no_verify)
-    with closing(OpenedBundle(manifest, parts, secret)) as bundle:
-        view = DiskView(bundle, _written_ns(arguments.manifest))
+    bundle = OpenedBundle(manifest, parts, secret)
+    view = DiskView(bundle, _written_ns(arguments.manifest))
+    try:
         serve(view, session, ready)
+    finally:
+        view.close()
+        closed_in_time(bundle.close, patient=view.ended())
     return 0
 
 

@@ -97,6 +97,7 @@ class _Shown:
 
     def __call__(self, status: dict[str, Any]) -> None:
         lasting = {name: value for name, value in status.items() if not name.endswith("seconds")}
+        lasting["silent"] = bool(status.get("storage_silent_seconds"))
         if lasting == self._last and not self._in_place:
             return
         self._last = lasting
@@ -118,6 +119,7 @@ def describe(status: dict[str, Any]) -> str:
         lines += _bundled(status)
     else:
         lines.append(f"phase     {status['phase']}: {_PHASES[status['phase']]}")
+        lines += _waiting(status)
     lines += [_line(image) for image in status.get("images", ())]
     if status["phase"] == "indexing":
         lines.append(bar(status))
@@ -131,16 +133,30 @@ def _line(image: dict[str, Any]) -> str:
     text = f"  {image['name']}: {image['phase']}"
     if image["phase"] == "indexing":
         text += f", {100 * image['tar_bytes_done'] // image['tar_size']} %"
+    if silent := image.get("storage_silent_seconds"):
+        text += f", {_silence(silent)}"
     return f"{text}: {image['error']}" if image["error"] else text
 
 
 def _bundled(status: dict[str, Any]) -> list[str]:
-    return [
+    lines = [
         f"phase     {status['phase']}: {_PHASES[status['phase']]}",
         f"bundle    {status['parts_made']} parts made, {human(status['sealed_bytes'])} sealed",
         f"read      {human(status['image_bytes_read'])} of the image",
         f"mounted   for {status['seconds']:.0f} s, by process {status['pid']}",
     ]
+    return lines + _waiting(status)
+
+
+def _waiting(status: dict[str, Any]) -> list[str]:
+    if not (silent := status.get("storage_silent_seconds")):
+        return []
+    whose = "the storage of an image" if "images" in status else "storage"
+    return [f"waiting   {_silence(silent, whose)}; what needs it goes on when it does"]
+
+
+def _silence(seconds: float, whose: str = "storage") -> str:
+    return f"{whose} has not answered for {seconds:.0f} s"
 
 
 def _opened(status: dict[str, Any]) -> list[str]:
@@ -153,11 +169,11 @@ def _opened(status: dict[str, Any]) -> list[str]:
 
 
 def bar(status: dict[str, Any]) -> str:
-    """Draw how far the index pass is."""
+    """Draw how far the index pass is; nobody knows when it ends while storage does not answer."""
     return Bar.format_meter(
         status["tar_bytes_done"],
         status["tar_size"],
-        status["pass_seconds"],
+        0 if status.get("storage_silent_seconds") else status["pass_seconds"],
         unit="B",
         unit_scale=True,
         unit_divisor=1024,

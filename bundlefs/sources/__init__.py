@@ -30,6 +30,7 @@ from bundlefs.image import Image, Source
 from bundlefs.sources import foreign, forms, gzipped, qemu, spool, unpack
 from bundlefs.sources.forms import Form
 from bundlefs.sources.inside import Content, InsideImage
+from bundlefs.storage import Storage
 
 __all__ = ["open_source", "require_raw"]
 
@@ -86,8 +87,10 @@ def _form(file: Image) -> Form:
         )
     try:
         # Not by `read`: the image's counter is of what is bundled.
-        head = os.pread(file.fileno(), forms.HEAD_SIZE, 0)
-        tail = os.pread(file.fileno(), foreign.TAIL_SIZE, max(file.size - foreign.TAIL_SIZE, 0))
+        with Storage.of(file.path).asked():
+            head = os.pread(file.fileno(), forms.HEAD_SIZE, 0)
+            last = max(file.size - foreign.TAIL_SIZE, 0)
+            tail = os.pread(file.fileno(), foreign.TAIL_SIZE, last)
     except OSError as error:
         raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error
     if found := foreign.find(head, tail):

@@ -203,17 +203,20 @@ METHODS: dict[str, Callable[[Faulty], Iterator[Action]]] = {
     "name": listing,
     "read_fast": reading,
     "reached": reading,
-    "read": reading,
+    "reading": reading,
     "has_digest": getxattr,
     "digested": getxattr,
     "digest": getxattr,
-    "check": opening,
+    "checking": opening,
     "look": status,
     "status": status,
     "space": statvfs,
 }
 # Bytes that are in memory are given without asking for more.
-BESIDES: dict[str, dict[str, None]] = {"reached": {"read_fast": None}, "read": {"read_fast": None}}
+BESIDES: dict[str, dict[str, None]] = {
+    "reached": {"read_fast": None},
+    "reading": {"read_fast": None},
+}
 
 
 def throw(mount: Faulty, kind: str, name: str, error: str, *, silent: bool = False) -> None:

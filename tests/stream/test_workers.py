@@ -1,14 +1,16 @@
 """Lanes keep the order and share threads; who makes something in order takes turns."""
 
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from functools import partial
 
 import pytest
 
 from bundlefs import workers as module
-from bundlefs.workers import Workers
+from bundlefs.threads import PATIENCE_SECONDS, NoMoreWorkError, asking_storage
+from bundlefs.workers import Room, Workers
 
 HANG = 60
 TURNS = module._TURNS  # noqa: SLF001
@@ -201,3 +203,122 @@ def test_what_is_under_way_is_taken_without_beginning_more() -> None:
         assert [made.take() for _ in range(left)] == [1] * left
         assert made.under_way == 0
         assert len(list(made)) == 10 - 1 - left
+
+
+def test_what_is_held_back_is_begun_anew_in_order() -> None:
+    """A read that hangs is waited for with nothing begun behind it, which would take memory."""
+    gate = threading.Event()
+    read: list[int] = []
+
+    def take_in(number: int) -> int:
+        if not read:
+            gate.wait(HANG)
+        read.append(number)
+        return number
+
+    with Workers(3) as workers:
+        lane = workers.lane(1000)
+
+        def begin(number: int) -> Future[int]:
+            return workers.after(lane.submit(partial(take_in, number)), lambda taken: 10 * taken)
+
+        made = workers.begun_in_order(partial(begin, number) for number in range(20))
+        made.begin()
+        assert made.under_way == 8
+        first = made.hold_back()
+        assert made.under_way == 1
+        assert not first.done()
+        gate.set()
+        assert list(made) == [10 * number for number in range(20)]
+    assert read == list(range(20))
+
+
+def test_what_cannot_be_called_off_is_not_begun_twice() -> None:
+    begun: list[int] = []
+
+    def begin(number: int) -> Future[int]:
+        begun.append(number)
+        return Future()
+
+    with Workers(3) as workers:
+        made = workers.begun_in_order(partial(begin, number) for number in range(20))
+        made.begin()
+        made.hold_back()
+        assert made.under_way == 8
+        made.begin()
+    assert begun == list(range(8))
+
+
+def test_who_waits_for_storage_gives_its_turn_back_until_it_answers() -> None:
+    hanging: list[Future[None]] = [Future() for _ in range(TURNS + 1)]
+    ended = threading.Semaphore(0)
+
+    def stint(number: int) -> bool | Future[None]:
+        if not hanging[number].done():
+            return hanging[number]
+        ended.release()
+        return False
+
+    with Workers(1) as workers:
+        for number in range(TURNS + 1):
+            workers.take_turns(partial(stint, number))
+        healthy = threading.Event()
+
+        def one() -> bool:
+            healthy.set()
+            return False
+
+        workers.take_turns(one)
+        assert healthy.wait(HANG)
+        for future in hanging:
+            future.set_result(None)
+        assert all(ended.acquire(timeout=HANG) for _ in hanging)
+
+
+def test_closing_abandons_who_asks_storage_that_hangs() -> None:
+    gate, asked = threading.Event(), threading.Event()
+
+    def ask() -> bool:
+        with asking_storage():
+            asked.set()
+            return gate.wait(HANG)
+
+    workers = Workers(1)
+    hanging = workers.lane(1).submit(ask)
+    assert asked.wait(HANG)
+    begun = time.monotonic()
+    assert not workers.close()
+    assert time.monotonic() - begun < HANG / 2
+    assert not hanging.done()
+    gate.set()
+    assert hanging.result(HANG)
+
+
+# --- room ---
+
+
+def test_room_is_for_blocks_and_not_for_reads_that_hang() -> None:
+    room = Room(2)
+    hanging = room.take(), room.take()
+    # Neither has come within a second: they hold no memory, and nobody waits for them.
+    filled = room.take(), room.take()
+    for place in filled:
+        room.fill(place)
+    with ThreadPoolExecutor(1) as pool:
+        third = pool.submit(room.take)
+        assert not wait([third], 2 * PATIENCE_SECONDS).done
+        room.leave(filled[0])
+        room.leave(third.result(HANG))
+    for place in hanging:
+        room.fill(place)
+        room.leave(place)
+
+
+def test_nobody_waits_for_room_when_it_is_closed() -> None:
+    room = Room(1)
+    room.fill(room.take())
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(room.take)
+        room.close()
+        with pytest.raises(NoMoreWorkError):
+            waiting.result(HANG)
