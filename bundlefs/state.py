@@ -268,12 +268,17 @@ def _opened(
     else:
         kept = statekept.read(path, current, drop_damaged=fresh)
         contents, gone = statechoice.switched(current, kept, wanted, fresh=fresh)
+        known = [one.contents for one in kept] + ([current] if current else [])
         # Where only the key is to be another, nobody can ever ask for the old bundle again.
         if current and statechoice.reasons(current, wanted):
             statekept.put_aside(path, current)
             kept.append(Kept(statekept.place(path, current), current))
         rest = [one for one in kept if one not in gone]
-        gone += statekept.too_many(rest, statechoice.lost(wanted))
+        dropped = statekept.too_many(rest, statechoice.lost(wanted))
+        gone += dropped
+        contents = statechoice.remembering(
+            contents, known, [one.contents for one in dropped], fresh=fresh
+        )
     state = StateFile(path, lock, contents)
     # Before anyone sees a byte: what is uploaded must be there to be continued.
     state.write()
@@ -305,6 +310,7 @@ def forget(path: Path) -> None:
     """
     lock = Lock(path)
     try:
+        statekept.remember(path)
         path.unlink()
         statefile.sweep(path)
         for other in statekept.beside(path):

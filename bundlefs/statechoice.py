@@ -19,6 +19,7 @@ from bundlefs.statekept import Kept
 log = logging.getLogger(__name__)
 
 _SECOND = 10**9
+_UNKNOWN = 60 * _SECOND
 _IMAGE = "image's "
 """What the terms of the image itself begin with: where they differ, it is another image."""
 
@@ -39,28 +40,34 @@ def switched(
     """Return another bundle than the current one, and which of those kept it takes the place of."""
     fitting = [one for one in kept if not reasons(one.contents, wanted)]
     known = [one.contents for one in kept] + ([current] if current else [])
+    # Without a current one nobody knows what was there since: somebody has removed it.
+    sure = current is not None
     if fitting and not fresh:
         found = max(fitting, key=lambda one: one.contents.taken)
-        return _resumed(found.contents, known, wanted), [found]
+        return _resumed(found.contents, known, wanted, sure=sure), [found]
     if current and not fresh:
         _tell_why_new(current, wanted)
-    return _begun(wanted, known), fitting
+    return _begun(wanted, known, sure=sure), fitting
 
 
-def _now_after(known: Iterable[Contents]) -> int:
-    """Return the time, or a later one: a sink skips what is not newer, and clocks are set back."""
-    newest = max((max(one.shown, one.taken) for one in known), default=0)
-    return max(time.time_ns(), newest + _SECOND if newest else 0)
+def _now_after(known: Iterable[Contents], *, sure: bool) -> int:
+    """Return the time, or a later one: a sink skips what is not newer, and clocks are set back.
+
+    `sure` tells that all are known; each was at most a second ahead of the one before.
+    """
+    newest = max((max(one.shown, one.taken, one.gone_ns) for one in known), default=0)
+    step = _SECOND if sure else _UNKNOWN
+    return max(time.time_ns(), newest + step if newest else 0)
 
 
-def _begun(wanted: Wanted, known: Iterable[Contents]) -> Contents:
+def _begun(wanted: Wanted, known: Iterable[Contents], *, sure: bool) -> Contents:
     secret = Secret.generate()
     return Contents(
         image=str(wanted.image),
         terms=dict(wanted.terms),
         recipients=dict(wanted.recipients),
         secret=secret,
-        created_ns=_now_after(known),
+        created_ns=_now_after(known, sure=sure),
         extents=wanted.extents,
         index=Index(secret.iv).dump(),
         manifests={},
@@ -100,24 +107,35 @@ def continued(old: Contents, wanted: Wanted) -> Contents:
     return replace(old, image=str(wanted.image), recipients=recipients)
 
 
-def _resumed(old: Contents, known: Iterable[Contents], wanted: Wanted) -> Contents:
+def remembering(
+    new: Contents, known: Iterable[Contents], dropped: Iterable[Contents], *, fresh: bool
+) -> Contents:
+    """Add what those who go back to an earlier bundle must know of those that are gone then."""
+    gone = [one.gone_ns for one in known] + [one.taken for one in dropped if not one.untouched]
+    # What a fresh one takes the place of may be damaged, and is not asked when it was read.
+    return replace(new, gone_ns=max([*gone, new.created_ns if fresh else 0]))
+
+
+def _resumed(old: Contents, known: list[Contents], wanted: Wanted, *, sure: bool) -> Contents:
     """Go back to an earlier bundle.
 
     Where another one may have been read since, parts of that may have taken the place of parts
     of this. They have the same sizes, and copy tools skip what is not newer: the old times would
     leave a mixture of both. So the files show a new time, and keep it from then on.
     """
-    now = _now_after(known)
+    now = _now_after(known, sure=sure)
     resumed = replace(continued(old, wanted), taken_ns=now)
     between = [one for one in known if one.taken > old.taken and not one.untouched]
-    if not between:
+    gone = max(one.gone_ns for one in known) > old.taken
+    if sure and not between and not gone:
         return resumed
+    last = max(between, key=lambda one: one.taken, default=None)
     log.warning(
         "%s: going on with the bundle of %s. Another one was read since (%s), so that the files"
         " show a new time: run the same copy again, and it replaces what is there of the other",
         wanted.image,
         _when(old.created_ns),
-        "; ".join(reasons(max(between, key=lambda one: one.taken), wanted)),
+        "; ".join(reasons(last, wanted)) if last else "or may have been: it is kept no longer",
     )
     return replace(resumed, shown_ns=now)
 

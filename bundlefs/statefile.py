@@ -48,6 +48,7 @@ class Contents:
         shown_ns: the time that the files show, or 0 while that is `created_ns`.
         taken_ns: when it became the current one the last time, or 0 while that is `created_ns`.
         untouched: nobody can have read a byte of it, ever.
+        gone_ns: when the last of those that are kept no longer, and were read, was `taken`.
     """
 
     image: str
@@ -61,6 +62,7 @@ class Contents:
     shown_ns: int = 0
     taken_ns: int = 0
     untouched: bool = False
+    gone_ns: int = 0
 
     @property
     def shown(self) -> int:
@@ -91,6 +93,7 @@ class Contents:
             "shown_ns": self.shown_ns,
             "taken_ns": self.taken_ns,
             "untouched": self.untouched,
+            "gone_ns": self.gone_ns,
             "sparse": self.extents is not None,
             "part_digests": self.index.part_digests,
             "totals": asdict(self.index.totals) if self.index.totals else None,
@@ -132,6 +135,7 @@ class Contents:
             shown_ns=header.get("shown_ns", 0),
             taken_ns=header.get("taken_ns", 0),
             untouched=header.get("untouched", False),
+            gone_ns=header.get("gone_ns", 0),
         )
 
 

@@ -7,7 +7,7 @@ The lock of FILE is theirs as well: only who holds it may change anything here.
 import re
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bundlefs import statefile
@@ -18,7 +18,8 @@ MOST = 8
 """How many bundles of one state file are kept, the current one among them."""
 
 _MARK = ".kept-"
-_NAME = re.compile(rf"(.+){re.escape(_MARK)}[0-9]+", re.DOTALL)
+# The user's own files have other names: the number has 19 digits until the year 2286.
+_NAME = re.compile(rf"(.+){re.escape(_MARK)}[0-9]{{18,20}}", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,24 @@ def read(path: Path, current: Contents | None, *, drop_damaged: bool) -> list[Ke
         try:
             contents = statefile.read(one)
         except StateError:
-            if not drop_damaged:
+            if not drop_damaged or not statefile.is_one(one):
                 raise
             _remove(one)
             continue
         found += [Kept(one, contents)] if contents else []
     return found
+
+
+def remember(path: Path) -> None:
+    """Before a bundle that is kept is removed, have the current one tell of it; raises OSError.
+
+    Who goes back to one before it would not learn otherwise that it had been read.
+    """
+    with suppress(StateError):
+        current = statefile.read(owner(path)) if owner(path) != path else None
+        if current:
+            told = replace(current, gone_ns=max(current.taken - 1, current.gone_ns))
+            statefile.replace(owner(path), told.encode())
 
 
 def put_aside(path: Path, current: Contents) -> None:

@@ -189,7 +189,11 @@ def run_show(arguments: argparse.Namespace) -> int:
 
 def run_forget(arguments: argparse.Namespace) -> int:
     """Remove the states of an image, or one file."""
-    for kept in _find(arguments.what):
-        forget(kept.path)
-        show(f"forgot {kept.path}")
+    found = [kept.path for kept in _find(arguments.what)]
+    for path in found:
+        # A state file takes with it what is kept beside it.
+        if owner(path) == path or owner(path) not in found:
+            forget(path)
+            for gone in (one for one in found if one == path or owner(one) == path):
+                show(f"forgot {gone}")
     return 0

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def test_a_file_of_an_earlier_version(path: Path) -> None:
     data = path.read_bytes()
     line = data.split(b"\n")[1]
     header = json.loads(line)
-    for name in ("shown_ns", "taken_ns", "untouched"):
+    for name in ("shown_ns", "taken_ns", "untouched", "gone_ns"):
         del header[name]
     body = data[:-32].replace(line, json.dumps(header).encode())
     path.write_bytes(body + hashlib.sha256(body).digest())
@@ -168,6 +169,61 @@ def test_a_kill_after_the_first_byte_counts(path: Path) -> None:
     assert contents(path).index.blocks == 0
     with opened(path) as back:
         assert back.shown_ns > second.shown_ns
+
+
+def replaced_by_fresh(path: Path) -> None:
+    secret(path, like(level="9"), fresh=True)
+
+
+def forgotten(path: Path) -> None:
+    secret(path, like(level="1"))
+    forget(statekept.beside(path)[-1])
+
+
+def removed_by_hand(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("lose", [replaced_by_fresh, forgotten, removed_by_hand])
+def test_another_that_was_read_and_is_gone(path: Path, lose: Callable[[Path], None]) -> None:
+    with opened(path) as first:
+        read(first)
+    with opened(path, like(level="9")) as second:
+        read(second)
+    lose(path)
+    with opened(path) as back:
+        assert back.secret == first.secret
+        assert back.shown_ns > second.shown_ns
+        shown = back.shown_ns
+    secret(path, like(level="5"))
+    with opened(path) as again:
+        assert again.shown_ns == shown, "that is known now"
+
+
+def test_another_that_was_read_and_is_pushed_out(path: Path) -> None:
+    """Those of another image go first, however new they are."""
+    with opened(path) as first:
+        read(first)
+    with opened(path, like(**{"image's size": "1"})) as lost:
+        read(lost)
+    for level in range(statekept.MOST - 1):
+        secret(path, like(level=f"x{level}"))
+    assert lost.secret not in {contents(one).secret for one in statekept.beside(path)}
+    with opened(path) as back:
+        assert back.secret == first.secret
+        assert back.shown_ns > lost.shown_ns
+
+
+def test_a_file_that_is_none_of_ours_stays(path: Path) -> None:
+    secret(path, WANTED)
+    others = [path.with_name(f"disk.state.kept-{name}") for name in ("1", "mine", "9" * 19)]
+    for other in others:
+        other.write_text("mine")
+        other.chmod(0o600)
+    for fresh in (False, True):
+        with pytest.raises(StateError, match=f"{'9' * 19}: it is none of bundlefs"):
+            open_file(path, like(level="9"), fresh=fresh)
+    assert [other.read_text() for other in others] == ["mine"] * 3
 
 
 @pytest.mark.parametrize("fresh", [True, False])
