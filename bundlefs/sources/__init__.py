@@ -22,7 +22,7 @@ not at all.
 
 import os
 import shlex
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from bundlefs.errors import FormError, ImageError
@@ -89,8 +89,7 @@ def _form(file: Image) -> Form:
         # Not by `read`: the image's counter is of what is bundled.
         with Storage.of(file.path).asked():
             head = os.pread(file.fileno(), forms.HEAD_SIZE, 0)
-            last = max(file.size - foreign.TAIL_SIZE, 0)
-            tail = os.pread(file.fileno(), foreign.TAIL_SIZE, last)
+            tail = _tail(file)
     except OSError as error:
         raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error
     if found := foreign.find(head, tail):
@@ -99,6 +98,13 @@ def _form(file: Image) -> Form:
     if form is not Form.RAW and file.identity.is_block_device:
         raise FormError(_not_raw(f"on device {file.path}", form, shlex.quote(str(file.path))))
     return form
+
+
+def _tail(file: Image) -> bytes:
+    """Give the end of a file; nothing where the disk has a fault, which is for who reads it."""
+    with suppress(OSError):
+        return os.pread(file.fileno(), foreign.TAIL_SIZE, max(file.size - foreign.TAIL_SIZE, 0))
+    return b""
 
 
 def _not_raw(where: str, form: Form, path: str) -> str:

@@ -39,7 +39,7 @@ MIB = images.MIB
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return images.text_image(tmp_path_factory.mktemp("image") / "disk", 3 * MIB + 5)
+    return images.text_image(tmp_path_factory.mktemp("image") / "disk", 3 * MIB + 512)
 
 
 @pytest.fixture(scope="module")
