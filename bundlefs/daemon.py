@@ -2,9 +2,10 @@
 
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bundlefs.errors import MountError
@@ -42,7 +43,7 @@ def in_background(work: Callable[[Callable[[], None]], int]) -> int:
     reader, writer = os.pipe()
     if child := os.fork():
         os.close(writer)
-        with os.fdopen(reader, "rb") as pipe:
+        with os.fdopen(reader, "rb") as pipe, _ended_with_us(child):
             if pipe.read(1):
                 return 0
         return _failed(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -53,6 +54,18 @@ def in_background(work: Callable[[Callable[[], None]], int]) -> int:
     finally:
         # The parent's own clean-up (buffers, atexit) is not this process's to do twice.
         os._exit(code)
+
+
+@contextmanager
+def _ended_with_us(child: int) -> Iterator[None]:
+    """Have the child end if this process is told to: else a mount comes that nobody asked for."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        os.kill(child, signal.SIGTERM)
+        # It may be mounted by now, and must not be when we are gone.
+        os.waitpid(child, 0)
+        raise
 
 
 def _failed(code: int) -> int:

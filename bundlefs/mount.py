@@ -16,25 +16,26 @@ from typing import Any
 import pyfuse3
 import trio
 
+from bundlefs import signals
 from bundlefs.errors import MountError
 from bundlefs.fs import Operations
 from bundlefs.mountpoint import in_use
 from bundlefs.overheard import overheard
 from bundlefs.service import (
-    REPORT_SIGNAL,
     Notifier,
     feed_watchdog,
     report_on_signal,
     tell_status,
 )
 from bundlefs.shelf import Shelf
+from bundlefs.signals import Held
 from bundlefs.views import Shown, View
+from bundlefs.waiting import in_thread
 
 log = logging.getLogger(__name__)
 
-_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Closing the terminal of a mount in the foreground must not leave a dead mount behind."""
-_HELD = (*_ENDING, REPORT_SIGNAL)
+_CLOSE_SECONDS = 1.0
+"""So long an end waits for what is written last, and again for answers; the rest comes later."""
 _MAX_TASKS = 10_000
 """Each waiting reader holds one; pyfuse3's 99 would stop the mount at a hundred readers."""
 _TICK_SECONDS = 0.5
@@ -67,18 +68,8 @@ def serve(
     """
     about: dict[str, object] = {"mountpoint": str(session.mountpoint), "pid": os.getpid()}
     operations = Operations(shown, session.umask, about)
-    with _signals_held(), _fuse(operations, session):
-        trio.run(_run, shown, session, ready, tick)
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold signals back until the event loop takes them: one before would leave a dead mount."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with signals.held() as held, _fuse(operations, session):
+        trio.run(_run, shown, session, ready, tick, held)
 
 
 def _shown(source: str) -> str:
@@ -114,10 +105,12 @@ async def _run(
     session: Session,
     ready: Callable[[], None],
     tick: Callable[[], None] | None,
+    held: Held,
 ) -> None:
     notifier = Notifier()
+    serving = trio.CancelScope()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_end_on_signal, shown, session, notifier)
+        nursery.start_soon(_end_on_signal, shown, session, notifier, held, serving)
         nursery.start_soon(_close_when_gone, shown)
         nursery.start_soon(report_on_signal, shown)
         nursery.start_soon(_greet, session, ready, notifier)
@@ -125,7 +118,8 @@ async def _run(
             nursery.start_soon(tell_status, shown, notifier)
         if tick:
             nursery.start_soon(_call_often, tick)
-        await pyfuse3.main(max_tasks=_MAX_TASKS)
+        with serving:
+            await pyfuse3.main(max_tasks=_MAX_TASKS)
         notifier.send(STOPPING=1)
         nursery.cancel_scope.cancel()
 
@@ -141,18 +135,19 @@ async def _call_often(tick: Callable[[], None]) -> None:
         await trio.sleep(_TICK_SECONDS)
 
 
-async def _end_on_signal(shown: Shown, session: Session, notifier: Notifier) -> None:
-    with trio.open_signal_receiver(*_ENDING) as signals:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+async def _end_on_signal(
+    shown: Shown, session: Session, notifier: Notifier, held: Held, serving: trio.CancelScope
+) -> None:
+    with trio.open_signal_receiver(*held.ending) as received:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, held.ending)
         try:
-            number = await anext(signals)
+            number = held.noted[0] if held.noted else await anext(received)
         finally:
             # A second Ctrl-C while it unmounts would leave a dead mount.
-            signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-        log.info("%s: unmounting", signal.Signals(number).name)
-        # Those who wait must be answered before pyfuse3's tasks can end.
+            signal.pthread_sigmask(signal.SIG_BLOCK, held.ending)
+        log.info("%s: unmounting", signals.name(number))
         notifier.send(STOPPING=1)
-        shown.close()
+        await _close(shown)
         if reason := await trio.to_thread.run_sync(
             in_use, session.mountpoint, abandon_on_cancel=True
         ):
@@ -162,6 +157,19 @@ async def _end_on_signal(shown: Shown, session: Session, notifier: Notifier) -> 
                 reason,
             )
         pyfuse3.terminate()
+        # Whoever is not answered by now waits for storage that hangs, and is let go with the mount.
+        await trio.sleep(_CLOSE_SECONDS)
+        serving.cancel()
+
+
+async def _close(shown: Shown) -> None:
+    """Answer those who wait, which pyfuse3's end depends on; states are written in a thread.
+
+    A disk that hangs holds up neither the answers nor the end. What cannot be written here is
+    not written later either, and told then.
+    """
+    with contextlib.suppress(Exception), trio.move_on_after(_CLOSE_SECONDS):
+        await in_thread(shown.close, 0)
 
 
 async def _close_when_gone(shown: View[Any] | Shelf) -> None:
@@ -174,7 +182,7 @@ async def _close_when_gone(shown: View[Any] | Shelf) -> None:
         for number in _devices():
             connection.register(number, 0)
         await trio.lowlevel.wait_readable(connection.fileno())
-    shown.close()
+    await _close(shown)
 
 
 def _devices() -> Iterator[int]:

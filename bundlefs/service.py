@@ -17,6 +17,7 @@ from pathlib import Path
 
 import trio
 
+from bundlefs import signals
 from bundlefs.errors import MountError
 from bundlefs.escapes import escaped
 from bundlefs.mountpoint import read_status
@@ -24,7 +25,7 @@ from bundlefs.views import Shown
 
 log = logging.getLogger(__name__)
 
-REPORT_SIGNAL = signal.SIGUSR1
+REPORT_SIGNAL = signals.REPORT
 _STATUS_SECONDS = 2.0
 _MICROSECONDS = 10**6
 

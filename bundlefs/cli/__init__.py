@@ -13,8 +13,8 @@ import os
 import sys
 from collections.abc import Collection, Sequence
 
-from bundlefs import __version__
-from bundlefs.cli import misuse, streams
+from bundlefs import __version__, signals
+from bundlefs.cli import _early, misuse, streams  # noqa: F401  # first, for what it does
 from bundlefs.cli.common import Parser, reported
 from bundlefs.cli.hardening import rule_out_core_dumps
 from bundlefs.cli.mountopts import as_command
@@ -80,7 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
     misuse.refuse_swapped(arguments)
     if arguments.command in WITH_SECRETS:
         rule_out_core_dumps()
-    return int(arguments.run(arguments))
+    with signals.raised():
+        return int(arguments.run(arguments))
 
 
 def _options(top: argparse.ArgumentParser) -> dict[str, Collection[str]]:

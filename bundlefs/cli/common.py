@@ -16,10 +16,10 @@ from bundlefs.errors import BundlefsError, MountError
 from bundlefs.escapes import escaped
 from bundlefs.keys import load_public_key
 from bundlefs.regions import Cert
+from bundlefs.signals import exit_code
 
 log = logging.getLogger(__name__)
 
-_INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 
@@ -104,8 +104,8 @@ def reported(work: Callable[[], int]) -> int:
     """Do `work` and give its exit code; every error that a user can cause is one line."""
     try:
         return _flushed(work)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    except KeyboardInterrupt as error:
+        return exit_code(error)
     except Exception as error:  # noqa: BLE001  # nobody is above, and all of it is told
         return _report(_alone(error))
     finally:
