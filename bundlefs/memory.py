@@ -22,6 +22,11 @@ def memory_limit(groups: Path = _GROUPS, own: Path = _OWN) -> int:
     return min((machine, *_limits(groups, own)))
 
 
+def share_of_memory(most: int) -> int:
+    """Return `most`, or a quarter of what this process may use if that is less."""
+    return min(most, memory_limit() // 4)
+
+
 def blocks_in_memory() -> int:
     """Return how many blocks may be under way at a time, 2 or more."""
     return max(2, memory_limit() // (_PART * _BLOCK))

@@ -244,7 +244,8 @@ class Workers:
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
         self.ended = True
-        self._most = min(2 * jobs + 2, blocks_in_memory())
+        # More than keep the processors busy would wait for them, and take memory.
+        self._most = min(2 * jobs + 2, 2 * default_jobs() + 6, blocks_in_memory())
         self.room = Room(max(1, self._most // 2))
         self._pool = Threads(jobs, "block")
         # Lanes wait for each other and for the pool, so none may have to wait for a thread.

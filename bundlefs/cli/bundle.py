@@ -30,6 +30,7 @@ from bundlefs.cli.progress import shown
 from bundlefs.cli.streams import say
 from bundlefs.errors import BundlefsError, UsageError
 from bundlefs.export import Export, Tap
+from bundlefs.heap import give_back_blocks
 from bundlefs.recipe import Recipe
 from bundlefs.sinks import DirectorySink
 from bundlefs.sources.spool import default_folder
@@ -75,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the bundle."""
     _refuse_needless(arguments)
     recipe = read_recipe(arguments)
+    give_back_blocks()
     warn_of_prefix(recipe.prefix)
     _set_up_logging(arguments)
     try:

@@ -14,6 +14,7 @@ from bundlefs.daemon import in_background
 from bundlefs.errors import ImageError, UsageError
 from bundlefs.keys import UserKeys, fingerprint
 from bundlefs.manifest import Metadata, parse_mapping
+from bundlefs.memory import share_of_memory
 from bundlefs.recipe import Recipe, check_prefix
 from bundlefs.regions import recipients
 from bundlefs.sources.foreign import bundle_of
@@ -124,9 +125,10 @@ def _add_cache_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--cache-size",
         type=size,
-        default=DEFAULT_CACHE_SIZE,
+        default=share_of_memory(DEFAULT_CACHE_SIZE),
         metavar="SIZE",
-        help="memory for sealed blocks, 0 for none (default: 256M)",
+        help="memory for sealed blocks, 0 for none (default: 256M, or a quarter of the memory"
+        " that there is)",
     )
     add(
         "--cache-dir",

@@ -19,6 +19,7 @@ from bundlefs.cli.mountopts import fuse_options
 from bundlefs.cli.opening import open_image, open_state, print_warning, warn_of_doubts, warn_of_size
 from bundlefs.cli.progress import progress
 from bundlefs.errors import ImageChangedError
+from bundlefs.heap import give_back_blocks
 from bundlefs.image import Identity, Source
 from bundlefs.keys import Secret
 from bundlefs.manifest_reader import BundleManifest
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 def run_session(arguments: argparse.Namespace, recipe: Recipe, ready: Callable[[], None]) -> int:
     """Mount, call `ready` when the mount answers, and return the exit code when it has ended."""
     set_up_logging(arguments)
+    give_back_blocks()
     session = _session(arguments, arguments.image)
     run = _mount_folder if arguments.image.is_dir() else _mount_image
     with ExitStack() as stack:
@@ -157,6 +159,7 @@ def open_session(
 ) -> int:
     """Mount a bundle as a disk, call `ready` when it answers, and return when it has ended."""
     set_up_logging(arguments)
+    give_back_blocks()
     session = _session(arguments, arguments.manifest)
     parts = PartFiles(manifest, parts_folder(arguments), check=not arguments.no_verify)
     bundle = OpenedBundle(manifest, parts, secret)

@@ -1,9 +1,11 @@
 """The measured mount, and the mount that it is held against."""
 
 import os
+import random
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,3 +59,22 @@ def read_all(mountpoint: Path) -> tuple[float, int]:
             while count := file.readinto(buffer):
                 total += count
     return time.perf_counter() - start, total
+
+
+def read_at_random(mountpoint: Path, readers: int, seconds: float) -> int:
+    """Read pieces of parts at random, past the page cache, by many at a time; give how many."""
+    paths = sorted(path for path in mountpoint.iterdir() if ".part." in path.name)
+    end = time.perf_counter() + seconds
+
+    def read(reader: int) -> int:
+        chance, count = random.Random(reader), 0  # noqa: S311  # the same pieces in each run
+        while time.perf_counter() < end:
+            path = chance.choice(paths)
+            with path.open("rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                os.pread(file.fileno(), 1 << 20, chance.randrange(path.stat().st_size))
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(readers) as pool:
+        return sum(pool.map(read, range(readers)))

@@ -13,7 +13,7 @@ import others
 from back import Back
 from images import MIB, dense, sparse
 from measure import Cost
-from mounts import first_pass, from_memory, mounted, read_all
+from mounts import first_pass, from_memory, mounted, read_all, read_at_random
 from report import Report
 from sinks import S3
 
@@ -172,6 +172,22 @@ def memory(bench: Bench, report: Report) -> None:
     report.bar("peak memory, the larger image against the smaller", large / small, at_most=1.1)
 
 
+def readers(bench: Bench, report: Report) -> None:
+    """Peak memory beyond --cache-size with 64 readers at random, also with far too many threads."""
+    cache, found = 64 * MIB, {}
+    for jobs in ("2", "32"):
+        options = ["--level", "1", "--cache-size", str(cache), "--jobs", jobs]
+        with mounted(bench.image, bench.mountpoint, *options) as daemon:
+            read_at_random(bench.mountpoint, 64, 2 if bench.quick else 20)
+            found[f"--jobs {jobs}"] = daemon.peak()
+    report.figures(
+        f"Peak memory with 64 random readers, --cache-size {cache // MIB}M, level 1",
+        {name: f"{peak / MIB:.0f} MiB" for name, peak in found.items()},
+    )
+    worst = max(found.values())
+    report.bar("64 readers, beyond --cache-size, MiB", (worst - cache) / MIB, at_most=120)
+
+
 def way_back(bench: Bench, report: Report) -> None:
     """Unbundle against stock tools; random reads of a bundle that nobody has opened before."""
     with Back(bench.folder / "back", bench.image, 1 if bench.quick else 4) as back:
@@ -209,5 +225,6 @@ SCENARIOS: dict[str, Callable[[Bench, Report], None]] = {
     "end-to-end": end_to_end,
     "growth": growth,
     "memory": memory,
+    "readers": readers,
     "way-back": way_back,
 }

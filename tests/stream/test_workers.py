@@ -160,6 +160,22 @@ def test_the_window_is_shared_by_who_has_a_turn() -> None:
     assert windows == [2, 2, 2]
 
 
+def test_little_memory_narrows_the_window_and_takes_no_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "blocks_in_memory", lambda: 9)
+    with Workers(32) as workers:
+        assert (workers.jobs, workers.window, workers.room.size) == (32, 9, 4)
+    monkeypatch.setattr(module, "blocks_in_memory", lambda: 1000)
+    monkeypatch.setattr(module, "default_jobs", lambda: 2)
+    with Workers(32) as workers:
+        assert (workers.jobs, workers.window) == (32, 10)
+    monkeypatch.setattr(module, "blocks_in_memory", lambda: 2)
+    with Workers(32) as workers:
+        assert (workers.window, workers.room.size) == (2, 1)
+        assert list(workers.in_order([lambda: 1, lambda: 2, lambda: 3])) == [1, 2, 3]
+
+
 def test_everyone_has_a_block_under_way() -> None:
     with Workers(1) as workers:
         gate = threading.Event()

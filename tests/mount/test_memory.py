@@ -1,0 +1,42 @@
+"""Memory is bounded, however many read, and however many threads are asked for."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.support import images
+from tests.support.mounts import mounted
+
+MIB = images.MIB
+CACHE = 64 * MIB
+BEYOND = 120 * MIB
+"""What the README promises beside the cache is about 110 MiB."""
+READERS = 64
+READS = 15
+
+
+def read(parts: list[Path], reader: int) -> None:
+    """Read pieces at random, past the page cache."""
+    chance = Random(reader)  # noqa: S311  # the same pieces each time
+    for _ in range(READS):
+        with chance.choice(parts).open("rb", buffering=0) as part:
+            os.posix_fadvise(part.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            os.pread(part.fileno(), MIB, chance.randrange(9 * MIB))
+
+
+@pytest.mark.parametrize("jobs", ["2", "32"])
+def test_many_readers_at_random(tmp_path: Path, jobs: str) -> None:
+    image = images.random_image(tmp_path / "disk", 160 * MIB)
+    options = ("--level", "1", "--state", "none", "--cache-size", str(CACHE), "--jobs", jobs)
+    with mounted(image, tmp_path / "mnt", *options) as mount:
+        parts = mount.parts()
+        with ThreadPoolExecutor(READERS) as pool:
+            list(pool.map(partial(read, parts), range(READERS)))
+        assert mount.status()["blocks_compressed"] > 161, "the cache had all that was read"
+        status = Path(f"/proc/{mount.pid}/status").read_text()
+        peak = int(status.split("VmHWM:")[1].split()[0]) << 10
+        assert peak < CACHE + BEYOND, f"{peak >> 20} MiB"
