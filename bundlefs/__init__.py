@@ -8,7 +8,7 @@ Without FUSE:
 - `open_bundle` gives the image in a bundle that is there.
 
 `Metadata` is what goes into a manifest, `UserKeys` the user's own RSA key, `State`
-the secret and creation time. Every error is a `BundlefsError`.
+the secret and creation time. Every error is a `BundlefsError`, and of a kind that is named here.
 """
 
 import importlib
@@ -18,43 +18,81 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from bundlefs.bundle import Bundle
-    from bundlefs.errors import BundlefsError
-    from bundlefs.keys import UserKeys
-    from bundlefs.manifest import Metadata
-    from bundlefs.opened import OpenedBundle, open_bundle
-    from bundlefs.sinks import DirectorySink, FsspecSink, MemorySink, Sink, SinkFile
-    from bundlefs.state import State
-    from bundlefs.writer import BundleWriter
+    from bundlefs.base.errors import (
+        BundleChangedError,
+        BundleError,
+        BundlefsError,
+        ClosedError,
+        ImageChangedError,
+        ImageError,
+        InconsistentError,
+        KeyFileError,
+        MountError,
+        SignatureError,
+        StateError,
+        UnknownNameError,
+        UsageError,
+    )
+    from bundlefs.bundling.bundle import Bundle
+    from bundlefs.bundling.sinks import DirectorySink, FsspecSink, MemorySink, Sink, SinkFile
+    from bundlefs.bundling.writer import BundleWriter
+    from bundlefs.keys.rsa import UserKeys
+    from bundlefs.manifest.write import Metadata
+    from bundlefs.state.state import State
+    from bundlefs.unbundling.opened import OpenedBundle, open_bundle
 
 _HOMES = {
-    "Bundle": "bundle",
-    "BundleWriter": "writer",
-    "BundlefsError": "errors",
-    "DirectorySink": "sinks",
-    "FsspecSink": "sinks",
-    "MemorySink": "sinks",
-    "Metadata": "manifest",
-    "OpenedBundle": "opened",
-    "Sink": "sinks",
-    "SinkFile": "sinks",
-    "State": "state",
-    "UserKeys": "keys",
-    "open_bundle": "opened",
+    "Bundle": "bundling.bundle",
+    "BundleChangedError": "base.errors",
+    "BundleError": "base.errors",
+    "BundleWriter": "bundling.writer",
+    "BundlefsError": "base.errors",
+    "ClosedError": "base.errors",
+    "DirectorySink": "bundling.sinks",
+    "FsspecSink": "bundling.sinks",
+    "ImageChangedError": "base.errors",
+    "ImageError": "base.errors",
+    "InconsistentError": "base.errors",
+    "KeyFileError": "base.errors",
+    "MemorySink": "bundling.sinks",
+    "Metadata": "manifest.write",
+    "MountError": "base.errors",
+    "OpenedBundle": "unbundling.opened",
+    "SignatureError": "base.errors",
+    "Sink": "bundling.sinks",
+    "SinkFile": "bundling.sinks",
+    "State": "state.state",
+    "StateError": "base.errors",
+    "UnknownNameError": "base.errors",
+    "UsageError": "base.errors",
+    "UserKeys": "keys.rsa",
+    "open_bundle": "unbundling.opened",
 }
 
 __all__ = [
     "Bundle",
+    "BundleChangedError",
+    "BundleError",
     "BundleWriter",
     "BundlefsError",
+    "ClosedError",
     "DirectorySink",
     "FsspecSink",
+    "ImageChangedError",
+    "ImageError",
+    "InconsistentError",
+    "KeyFileError",
     "MemorySink",
     "Metadata",
+    "MountError",
     "OpenedBundle",
+    "SignatureError",
     "Sink",
     "SinkFile",
     "State",
+    "StateError",
+    "UnknownNameError",
+    "UsageError",
     "UserKeys",
     "__version__",
     "open_bundle",

@@ -13,12 +13,13 @@ import os
 import sys
 from collections.abc import Collection, Sequence
 
-from bundlefs import __version__, signals
+from bundlefs import __version__
+from bundlefs.base import signals
+from bundlefs.base.threads import leave_if_abandoned
 from bundlefs.cli import _early, misuse, streams  # noqa: F401  # first, for what it does
 from bundlefs.cli.common import Parser, reported
 from bundlefs.cli.hardening import rule_out_core_dumps
 from bundlefs.cli.mountopts import as_command
-from bundlefs.threads import leave_if_abandoned
 
 WITH_SECRETS = ("mount", "bundle", "verify", "unbundle", "open", "manifest")
 """Those that have keys or a plain image in memory."""
@@ -47,7 +48,7 @@ def parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     top.add_argument("-V", "--version", action="version", version=f"bundlefs {__version__}")
     parsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in commands:
-        importlib.import_module(f"bundlefs.cli.{command}").add_parser(parsers)
+        importlib.import_module(f"bundlefs.cli.commands.{command}").add_parser(parsers)
     return top
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from bundlefs.errors import BundlefsError, ImageError, UnknownArchitectureError, UsageError
-from bundlefs.image import Source
-from bundlefs.manifest import KNOWN_ARCHITECTURES, Metadata, architecture
-from bundlefs.recipe import Recipe
-from bundlefs.sources.look.architecture import Seen, seen
+from bundlefs.base.errors import BundlefsError, ImageError, UnknownArchitectureError, UsageError
+from bundlefs.bundling.recipe import Recipe
+from bundlefs.image.look.architecture import Seen, seen
+from bundlefs.image.raw import Source
+from bundlefs.manifest.write import KNOWN_ARCHITECTURES, Metadata, architecture
 
 log = logging.getLogger(__name__)
 

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bundlefs.base.errors import BundleError, SignatureError, UsageError
+from bundlefs.base.workers import default_jobs
 from bundlefs.cli.bars import Bar
 from bundlefs.cli.common import positive
 from bundlefs.cli.kinds import no_manifest
 from bundlefs.cli.opening import print_warning
 from bundlefs.cli.passphrase import add_passphrase_options, passphrase, warn_of_access
-from bundlefs.errors import BundleError, SignatureError, UsageError
-from bundlefs.keys import Secret
-from bundlefs.manifest_reader import BundleManifest, find_manifest, read_manifest
-from bundlefs.unbundle import Progress
-from bundlefs.unlock import Keys, Signature, check_signature, unlock
-from bundlefs.workers import default_jobs
+from bundlefs.keys.rsa import Secret
+from bundlefs.manifest.read import BundleManifest, find_manifest, read_manifest
+from bundlefs.unbundling.extract import Progress
+from bundlefs.unbundling.unlock import Keys, Signature, check_signature, unlock
 
 PIPE = Path("-")
 """As an output: standard output."""

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, Protocol
 
+from bundlefs.base.errors import BundlefsError, MountError
+from bundlefs.base.escapes import escaped
+from bundlefs.base.signals import exit_code
 from bundlefs.cli.streams import STDOUT, say, settle
-from bundlefs.errors import BundlefsError, MountError
-from bundlefs.escapes import escaped
-from bundlefs.keys import load_public_key
-from bundlefs.regions import Cert
-from bundlefs.signals import exit_code
+from bundlefs.keys.regions import Cert
+from bundlefs.keys.rsa import load_public_key
 
 log = logging.getLogger(__name__)
 

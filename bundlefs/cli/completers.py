@@ -13,8 +13,8 @@ import argcomplete
 from argcomplete.completers import BaseCompleter, DirectoriesCompleter
 
 from bundlefs.cli.mountopts import long_option
-from bundlefs.mountpoint import FS_TYPE, mounts
-from bundlefs.regions import KNOWN_REGIONS
+from bundlefs.fuse.mountpoint import FS_TYPE, mounts
+from bundlefs.keys.regions import KNOWN_REGIONS
 
 # What an option can be, by its destination.
 _VALUES = {

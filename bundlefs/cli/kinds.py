@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bundlefs.sources import foreign, forms
+from bundlefs.image import foreign, forms
 
 _HEAD = 4096
 # Where a mark lies, what it is, and what has it. [UEFI 5.2.1 and 5.3.2; ext4's super.h; xfs(5)]

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bundlefs.base.errors import UsageError
+from bundlefs.base.escapes import STREAM_ERRORS, escaped
 from bundlefs.cli.bars import Bar
 from bundlefs.cli.streams import say
-from bundlefs.errors import UsageError
-from bundlefs.escapes import STREAM_ERRORS, escaped
 
 _SYSLOG = Path("/dev/log")
 

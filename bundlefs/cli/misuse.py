@@ -10,11 +10,11 @@ import stat
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from bundlefs.base.errors import UsageError
+from bundlefs.base.escapes import quoted
 from bundlefs.cli.mountopts import nearest
 from bundlefs.cli.streams import tell
-from bundlefs.errors import UsageError
-from bundlefs.escapes import quoted
-from bundlefs.mountpoint import find_mount, sources
+from bundlefs.fuse.mountpoint import find_mount, sources
 
 _OWN = frozenset(("-h", "--help", "-V", "--version", "--"))
 _FIRST = {

@@ -9,16 +9,16 @@ import argparse
 from collections.abc import Sequence
 
 from bundlefs import cli
+from bundlefs.base.errors import UsageError
 from bundlefs.cli import streams
+from bundlefs.cli.commands.mount import check_folder, read_recipe
+from bundlefs.cli.commands.open import unlocked
 from bundlefs.cli.common import Parser, reported
 from bundlefs.cli.hardening import rule_out_core_dumps
 from bundlefs.cli.misuse import refuse_swapped
-from bundlefs.cli.mount import check_folder, read_recipe
 from bundlefs.cli.mountopts import meant_by
-from bundlefs.cli.open import unlocked
 from bundlefs.cli.opening import open_image
-from bundlefs.errors import UsageError
-from bundlefs.mountpoint import check_mountpoint
+from bundlefs.fuse.mountpoint import check_mountpoint
 
 _USAGE, _FAILED = 1, 32
 """Exit codes of mount(8)."""

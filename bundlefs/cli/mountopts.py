@@ -13,9 +13,9 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from bundlefs.base.errors import UsageError
+from bundlefs.base.escapes import quoted
 from bundlefs.cli.streams import say
-from bundlefs.errors import UsageError
-from bundlefs.escapes import quoted
 
 _FSNAME = "fsname"
 _ACCESS = ("allow_other", "allow_root", "default_permissions", "auto_unmount")

@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bundlefs.base.errors import BundlefsError, FormError
+from bundlefs.bundling.recipe import Recipe, wanted
 from bundlefs.cli.common import human
 from bundlefs.cli.streams import say
-from bundlefs.errors import BundlefsError, FormError
-from bundlefs.image import Source
-from bundlefs.recipe import Recipe, wanted
-from bundlefs.sources import open_source, require_raw
-from bundlefs.sources.look.doubts import doubts
-from bundlefs.sources.look.writers import writer
-from bundlefs.state import State, default_path, open_file, points_path
+from bundlefs.image.look.doubts import doubts
+from bundlefs.image.look.writers import writer
+from bundlefs.image.open import open_source, require_raw
+from bundlefs.image.raw import Source
+from bundlefs.state.state import State, default_path, open_file, points_path
 
 MAX_ROOT_SIZE = 10 << 30
 """EC2 refuses a root image larger than 10 GiB [ec2-ami-tools bundleimage.rb MAX_SIZE]."""

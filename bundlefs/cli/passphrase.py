@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from bundlefs.base.errors import KeyFileError, UsageError
 from bundlefs.cli.hardening import take_variable
 from bundlefs.cli.streams import say
-from bundlefs.errors import KeyFileError, UsageError
 
 _VARIABLE = "BUNDLEFS_PASSPHRASE"
 

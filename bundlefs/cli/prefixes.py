@@ -2,8 +2,8 @@
 
 import re
 
+from bundlefs.base.escapes import quoted
 from bundlefs.cli.streams import say
-from bundlefs.escapes import quoted
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+,=@%:-]*")
 

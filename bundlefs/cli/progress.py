@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from bundlefs.bundle import Bundle
+from bundlefs.bundling.bundle import Bundle
 from bundlefs.cli.bars import Bar
 
 log = logging.getLogger(__name__)

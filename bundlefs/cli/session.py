@@ -11,28 +11,28 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bundlefs.bundle import Bundle, Engine
+from bundlefs.base.errors import ImageChangedError
+from bundlefs.base.heap import give_back_blocks
+from bundlefs.base.threads import closed_in_time
+from bundlefs.base.workers import Workers
+from bundlefs.bundling.bundle import Bundle, Engine
+from bundlefs.bundling.recipe import Recipe
+from bundlefs.bundling.store import BlockStore, Spill
 from bundlefs.cli.architecture import for_image
 from bundlefs.cli.bundles import parts_folder
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.mountopts import fuse_options
 from bundlefs.cli.opening import open_image, open_state, print_warning, warn_of_doubts, warn_of_size
 from bundlefs.cli.progress import progress
-from bundlefs.errors import ImageChangedError
-from bundlefs.heap import give_back_blocks
-from bundlefs.image import Identity, Source
-from bundlefs.keys import Secret
-from bundlefs.manifest_reader import BundleManifest
-from bundlefs.mount import Session, serve
-from bundlefs.mountpoint import check_mountpoint
-from bundlefs.opened import DiskView, OpenedBundle
-from bundlefs.parts import PartFiles
-from bundlefs.recipe import Recipe
-from bundlefs.shelf import Shelf
-from bundlefs.state import State
-from bundlefs.store import BlockStore, Spill
-from bundlefs.threads import closed_in_time
-from bundlefs.workers import Workers
+from bundlefs.fuse.mountpoint import check_mountpoint
+from bundlefs.fuse.session import Session, serve
+from bundlefs.fuse.shelf import Shelf
+from bundlefs.image.raw import Identity, Source
+from bundlefs.keys.rsa import Secret
+from bundlefs.manifest.read import BundleManifest
+from bundlefs.state.state import State
+from bundlefs.unbundling.opened import DiskView, OpenedBundle
+from bundlefs.unbundling.parts import PartFiles
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import select
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from bundlefs.daemon import stand_in_for_closed_streams
-from bundlefs.escapes import STREAM_ERRORS, escaped
+from bundlefs.base.escapes import STREAM_ERRORS, escaped
+from bundlefs.fuse.daemon import stand_in_for_closed_streams
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

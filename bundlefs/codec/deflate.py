@@ -22,9 +22,9 @@ import deflate
 import isal
 from isal import igzip_lib, isal_zlib
 
-from bundlefs.checks import MOST, whole
-from bundlefs.codec import zblock
-from bundlefs.errors import InconsistentError, UsageError
+from bundlefs.base.checks import MOST, whole
+from bundlefs.base.errors import InconsistentError, UsageError
+from bundlefs.codec import final_block as zblock
 
 BLOCK_SIZE = 1 << 20
 

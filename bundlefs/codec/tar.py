@@ -22,8 +22,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from bundlefs.errors import InconsistentError, UsageError
-from bundlefs.spans import Span, ceil_div
+from bundlefs.base.errors import InconsistentError, UsageError
+from bundlefs.base.spans import Span, ceil_div
 
 BLOCK = 512
 RECORD = 20 * BLOCK

@@ -15,9 +15,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from bundlefs.codec.tarmap import BLOCK, MOST_EXTENTS, Extents, Hole, Run, Runs, too_many
-from bundlefs.errors import BundleError
-from bundlefs.spans import Span, ceil_div
+from bundlefs.base.errors import BundleError
+from bundlefs.base.spans import Span, ceil_div
+from bundlefs.codec.sparse_map import BLOCK, MOST_EXTENTS, Extents, Hole, Run, Runs, too_many
 
 __all__ = ["Hole", "Member", "Run", "Runs", "read_member", "trailing_ok"]
 

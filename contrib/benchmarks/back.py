@@ -13,8 +13,8 @@ from typing import Self
 from images import dense
 from measure import Cost, Daemon, shell
 
-from bundlefs.keys import load_private_key, unwrap
-from bundlefs.manifest_reader import read_manifest
+from bundlefs.keys.rsa import load_private_key, unwrap
+from bundlefs.manifest.read import read_manifest
 
 _READS = 200
 _PIECE = 4096

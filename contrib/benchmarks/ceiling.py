@@ -14,18 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bundlefs.bundle import Bundle, Engine
+from bundlefs.base.workers import Workers, default_jobs
+from bundlefs.bundling.bundle import Bundle, Engine
+from bundlefs.bundling.export import Export, Tap
+from bundlefs.bundling.recipe import Recipe
+from bundlefs.bundling.sinks import DirectorySink
+from bundlefs.bundling.store import BlockStore
 from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
-from bundlefs.export import Export, Tap
-from bundlefs.image import Image
-from bundlefs.keys import UserKeys
-from bundlefs.manifest import Metadata
-from bundlefs.recipe import Recipe
-from bundlefs.regions import recipients
-from bundlefs.sinks import DirectorySink
-from bundlefs.state import State
-from bundlefs.store import BlockStore
-from bundlefs.workers import Workers, default_jobs
+from bundlefs.image.raw import Image
+from bundlefs.keys.regions import recipients
+from bundlefs.keys.rsa import UserKeys
+from bundlefs.manifest.write import Metadata
+from bundlefs.state.state import State
 
 
 def bare(blocks: list[bytes], level: int) -> float:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from bundlefs.cli import COMMANDS
-from bundlefs.regions import KNOWN_REGIONS
+from bundlefs.keys.regions import KNOWN_REGIONS
 from tests.support.mounts import bundlefs, mounted
 from tests.support.tools import clean_env, tool
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bundlefs import open_bundle
-from bundlefs.errors import SignatureError
+from bundlefs.base.errors import SignatureError
 from tests.conftest import KeyPair
 from tests.interop.back import done, leftovers, refused
 from tests.mount.commands import attempt, refusal

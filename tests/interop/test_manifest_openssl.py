@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs.errors import KeyFileError
-from bundlefs.keys import Secret, UserKeys, load_private_key, load_public_key, sign, wrap
-from bundlefs.manifest import Contents, Metadata, WrappedSecrets, render
-from bundlefs.regions import recipients
+from bundlefs.base.errors import KeyFileError
+from bundlefs.keys.regions import recipients
+from bundlefs.keys.rsa import Secret, UserKeys, load_private_key, load_public_key, sign, wrap
+from bundlefs.manifest.write import Contents, Metadata, WrappedSecrets, render
 
 PASSPHRASE = "correct horse"  # noqa: S105  # protects keys that live for one test run
 SECRET = Secret(bytes(range(16)), bytes(range(0xF0, 0x100)))

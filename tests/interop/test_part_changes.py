@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from bundlefs import OpenedBundle, open_bundle
-from bundlefs.errors import BundleChangedError, BundleError, ClosedError
-from bundlefs.manifest_reader import read_manifest
-from bundlefs.parts import PartFiles
-from bundlefs.unbundle import Nowhere, Pass, check_parts
-from bundlefs.unlock import Keys, unlock
-from bundlefs.workers import Workers
+from bundlefs.base.errors import BundleChangedError, BundleError, ClosedError
+from bundlefs.base.workers import Workers
+from bundlefs.manifest.read import read_manifest
+from bundlefs.unbundling.extract import Nowhere, Pass, check_parts
+from bundlefs.unbundling.parts import PartFiles
+from bundlefs.unbundling.unlock import Keys, unlock
 from tests.conftest import KeyPair
 from tests.interop.back import MIB
 from tests.support import bundles, images

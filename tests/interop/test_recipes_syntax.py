@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from bundlefs.cli import COMMANDS, parser
-from bundlefs.regions import OWN_MODULUS, STANDARD_REGIONS
+from bundlefs.keys.regions import OWN_MODULUS, STANDARD_REGIONS
 from tests.support import images, servers
 from tests.support.mounts import bundlefs
 from tests.support.tools import run, tool

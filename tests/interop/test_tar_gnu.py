@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 
+from bundlefs.base.spans import Span
 from bundlefs.codec.tar import Literal, TarLayout, layout
-from bundlefs.image import Image
-from bundlefs.spans import Span
+from bundlefs.image.raw import Image
 
 MTIME = 1_700_000_000
 KIB = 1 << 10

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs.mountpoint import FS_TYPE
+from bundlefs.fuse.mountpoint import FS_TYPE
 from tests.support import images
 from tests.support.mounts import BUNDLEFS, END_SECONDS, detach, ended, is_mounted, mounted
 from tests.support.tools import run

@@ -10,9 +10,9 @@ from random import Random
 
 import pytest
 
+from bundlefs.base.errors import BundleError
+from bundlefs.base.spans import Span
 from bundlefs.codec.untar import Hole, Member, read_member, trailing_ok
-from bundlefs.errors import BundleError
-from bundlefs.spans import Span
 from tests.support.images import sparse_image
 from tests.support.tools import run
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import pyfuse3
 
-import bundlefs.fs
-import bundlefs.mount
-from bundlefs import errors
-from bundlefs.bundle import Bundle
+import bundlefs.fuse.operations
+import bundlefs.fuse.session
+from bundlefs.base import errors
+from bundlefs.bundling.bundle import Bundle
 from bundlefs.cli import main
 
 ERRORS: dict[str, Callable[[], Exception]] = {
@@ -45,7 +45,7 @@ def operations() -> type[pyfuse3.Operations]:
     """Give the one class of handlers that the file system has."""
     kinds = [
         kind
-        for kind in vars(bundlefs.fs).values()
+        for kind in vars(bundlefs.fuse.operations).values()
         if isinstance(kind, type) and issubclass(kind, pyfuse3.Operations)
     ]
     assert len(kinds) == 1, kinds
@@ -121,6 +121,6 @@ def listen() -> None:
 
 if __name__ == "__main__":
     # Who shows progress asks for the status too: faults are for the handlers alone.
-    bundlefs.mount._TICK_SECONDS = 3600  # noqa: SLF001
+    bundlefs.fuse.session._TICK_SECONDS = 3600  # noqa: SLF001
     threading.Thread(target=listen, daemon=True).start()
     sys.exit(main(["mount", "-f", *sys.argv[1:]]))

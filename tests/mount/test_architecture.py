@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs.manifest import architecture
+from bundlefs.manifest.write import architecture
 from tests.mount.commands import attempt, refusal
 from tests.support import images, oracles
 from tests.support.mounts import BUNDLEFS, detach, mounted, settings

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs.signals import ENDING, REPORT
+from bundlefs.base.signals import ENDING, REPORT
 from tests.mount.commands import eventually
 from tests.support import images
 from tests.support.mounts import (

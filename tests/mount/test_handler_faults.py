@@ -18,8 +18,8 @@ from pathlib import Path
 import pyfuse3
 import pytest
 
-import bundlefs.fs
-import bundlefs.views
+import bundlefs.fuse.operations
+import bundlefs.fuse.views
 from tests.mount.commands import eventually
 from tests.mount.faulty_mount import ERRORS, operations
 from tests.support import images
@@ -295,7 +295,7 @@ def test_every_handler_is_guarded() -> None:
 
 
 def test_every_question_to_the_bundle_is_among_the_faults() -> None:
-    asked = inspect.getmembers(bundlefs.views.View, inspect.isfunction)
+    asked = inspect.getmembers(bundlefs.fuse.views.View, inspect.isfunction)
     assert {name for name, _ in asked if not name.startswith("_")} - {"close"} == set(METHODS)
 
 
@@ -310,9 +310,8 @@ LAUNCH = (
 def launched(hook: str, image: Path, mountpoint: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run `bundlefs mount -f` with a hook, Python text; nothing is left at the end."""
     require_fuse()
-    imports = (
-        "import os, signal, time, trio, pyfuse3, bundlefs.cli, bundlefs.mount, bundlefs.bundle"
-    )
+    imports = "import os, signal, time, trio, pyfuse3, bundlefs.cli"
+    imports += ", bundlefs.fuse.session, bundlefs.bundling.bundle"
     program = f"{imports}\n{hook}\n{LAUNCH}"
     command = [sys.executable, "-c", program, str(image), str(mountpoint)]
     with subprocess.Popen(command, env=settings(), stderr=subprocess.DEVNULL) as process:
@@ -337,14 +336,14 @@ def late(*words):
 trio.run = late
 """
 CANNOT_SHOW_PROGRESS = """
-bundlefs.mount._TICK_SECONDS = 0.02
-status, calls = bundlefs.bundle.Bundle.status, []
+bundlefs.fuse.session._TICK_SECONDS = 0.02
+status, calls = bundlefs.bundling.bundle.Bundle.status, []
 def broken(bundle):
     calls.append(1)
     if len(calls) == 5:
         raise OSError(5, "the terminal is gone")
     return status(bundle)
-bundlefs.bundle.Bundle.status = broken
+bundlefs.bundling.bundle.Bundle.status = broken
 """
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs import statefile
+from bundlefs.state import file as statefile
 from tests.conftest import KeyPair
 from tests.support import images, mounts, oracles
 from tests.support.mounts import Mount, mounted
@@ -125,7 +125,7 @@ KILLS = 20
 # The product saves every two seconds at most. This test has no time for twenty kills that
 # find something new saved, so its mounts save after every block.
 OFTEN = (
-    "import sys; from bundlefs import state; state.SAVE_SECONDS = state.SAVE_SHARE = 0;"
+    "import sys; from bundlefs.state import state; state.SAVE_SECONDS = state.SAVE_SHARE = 0;"
     "from bundlefs.cli import main; sys.exit(main(sys.argv[1:]))"
 )
 

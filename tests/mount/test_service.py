@@ -172,7 +172,7 @@ def test_json(image: Path, mountpoint: Path, tmp_path: Path) -> None:
         assert names(mountpoint)
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     [ready] = [entry for entry in entries if entry["message"] == f"mounted on {mountpoint}"]
-    assert (ready["level"], ready["logger"]) == ("INFO", "bundlefs.mount")
+    assert (ready["level"], ready["logger"]) == ("INFO", "bundlefs.fuse.session")
     assert re.fullmatch(r"[0-9-]{10}T[0-9:.]+\+00:00", ready["time"])
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bundlefs.base.errors import UsageError
 from bundlefs.cli.common import reported
-from bundlefs.errors import UsageError
 from tests.conftest import KeyPair
 from tests.mount.commands import attempt, eventually, in_namespace, names, refusal
 from tests.support import images

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from bundlefs import open_bundle, statefile
-from bundlefs.keys import Secret
+from bundlefs import open_bundle
+from bundlefs.keys.rsa import Secret
+from bundlefs.state import file as statefile
 from tests.conftest import KeyPair
 from tests.mount.commands import attempt, refusal
 from tests.support import images

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs import store
+from bundlefs.bundling import store
 from tests.support import images
 
 KIB = 1 << 10

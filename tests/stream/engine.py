@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bundlefs.bundle import Bundle, Engine
-from bundlefs.entries import ManifestFile, Part
-from bundlefs.image import Image
-from bundlefs.keys import Secret, UserKeys
-from bundlefs.manifest import Metadata
-from bundlefs.recipe import Recipe
-from bundlefs.regions import recipients
-from bundlefs.state import State
-from bundlefs.store import BlockStore, Spill
-from bundlefs.workers import Workers
+from bundlefs.base.workers import Workers
+from bundlefs.bundling.bundle import Bundle, Engine
+from bundlefs.bundling.names import ManifestFile, Part
+from bundlefs.bundling.recipe import Recipe
+from bundlefs.bundling.store import BlockStore, Spill
+from bundlefs.image.raw import Image
+from bundlefs.keys.regions import recipients
+from bundlefs.keys.rsa import Secret, UserKeys
+from bundlefs.manifest.write import Metadata
+from bundlefs.state.state import State
 from tests.support.tools import ACCOUNT
 
 T = TypeVar("T")

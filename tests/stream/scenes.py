@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from bundlefs.base.errors import ClosedError
+from bundlefs.base.spans import Span
+from bundlefs.base.workers import Workers
+from bundlefs.bundling.frontier import END, Frontier
+from bundlefs.bundling.store import BlockStore
+from bundlefs.bundling.stream import Maker, Plan, SealedStream
 from bundlefs.codec.cbc import sealed_size
 from bundlefs.codec.deflate import BLOCK_SIZE, Codec, codec_for, stored_size
-from bundlefs.errors import ClosedError
-from bundlefs.frontier import END, Frontier
-from bundlefs.index import Index
-from bundlefs.spans import Span
-from bundlefs.store import BlockStore
-from bundlefs.stream import Maker, Plan, SealedStream
-from bundlefs.workers import Workers
+from bundlefs.state.index import Index
 from tests.stream.engine import HANG, SECRET
 from tests.support.images import noise
 

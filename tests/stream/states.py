@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from bundlefs import state as module
-from bundlefs import statefile
+from bundlefs.base.spans import Span
 from bundlefs.codec.cbc import CbcState
-from bundlefs.spans import Span
-from bundlefs.state import StateFile, Wanted
+from bundlefs.state import file as statefile
+from bundlefs.state import state as module
+from bundlefs.state.state import StateFile, Wanted
 
 WANTED = Wanted(
     image=Path("/data/disk"),

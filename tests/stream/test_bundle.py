@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundlefs.bundle import Bundle
-from bundlefs.entries import Part
-from bundlefs.index import PART_SIZE
+from bundlefs.bundling.bundle import Bundle
+from bundlefs.bundling.names import Part
+from bundlefs.state.index import PART_SIZE
 from tests import reference
 from tests.stream.engine import (
     CREATED,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs.entries import Part
-from bundlefs.errors import BundlefsError, UnknownNameError
-from bundlefs.index import PART_SIZE
+from bundlefs.base.errors import BundlefsError, UnknownNameError
+from bundlefs.bundling.names import Part
+from bundlefs.state.index import PART_SIZE
 from tests.stream.engine import (
     HANG,
     MANIFEST,

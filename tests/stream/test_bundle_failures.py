@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs.bundle import Bundle
-from bundlefs.entries import Part
-from bundlefs.errors import BundlefsError, ClosedError, ImageChangedError
-from bundlefs.image import Image
-from bundlefs.index import PART_SIZE
-from bundlefs.manifest import Metadata
+from bundlefs.base.errors import BundlefsError, ClosedError, ImageChangedError
+from bundlefs.bundling.bundle import Bundle
+from bundlefs.bundling.names import Part
+from bundlefs.image.raw import Image
+from bundlefs.manifest.write import Metadata
+from bundlefs.state.index import PART_SIZE
 from tests.stream.engine import (
     HANG,
     MANIFEST,

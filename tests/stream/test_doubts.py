@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs.sources import open_source
-from bundlefs.sources.look.doubts import doubts
-from bundlefs.sources.look.writers import writer
+from bundlefs.image.look.doubts import doubts
+from bundlefs.image.look.writers import writer
+from bundlefs.image.open import open_source
 from tests.support import images, sources
 from tests.support.systems import ARM64, disk, system
 from tests.support.tools import run

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from bundlefs import DirectorySink, Metadata, Sink, State
-from bundlefs.bundle import Bundle, Engine
-from bundlefs.entries import Entry
-from bundlefs.errors import ImageChangedError
-from bundlefs.export import Export, Tap
-from bundlefs.image import Image
-from bundlefs.index import Index
-from bundlefs.recipe import Recipe
-from bundlefs.regions import recipients
-from bundlefs.workers import Workers
+from bundlefs.base.errors import ImageChangedError
+from bundlefs.base.workers import Workers
+from bundlefs.bundling.bundle import Bundle, Engine
+from bundlefs.bundling.export import Export, Tap
+from bundlefs.bundling.names import Entry
+from bundlefs.bundling.recipe import Recipe
+from bundlefs.image.raw import Image
+from bundlefs.keys.regions import recipients
+from bundlefs.state.index import Index
 from tests.stream.badsinks import NotingSink, Plan, bundle_to, no_room, parts_in
 from tests.stream.engine import (
     CREATED,

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundlefs.bundle import Bundle
-from bundlefs.errors import FormError
-from bundlefs.image import Image
-from bundlefs.manifest import Metadata
-from bundlefs.sources import foreign, forms, open_source, require_raw
+from bundlefs.base.errors import FormError
+from bundlefs.bundling.bundle import Bundle
+from bundlefs.image import foreign, forms
+from bundlefs.image.open import open_source, require_raw
+from bundlefs.image.raw import Image
+from bundlefs.manifest.write import Metadata
 from tests.support import images, sources
 from tests.support.tools import run
 

@@ -17,9 +17,9 @@ from random import Random
 
 import pytest
 
-from bundlefs.errors import ImageChangedError, ImageError
-from bundlefs.image import Identity, Image, _settling_ns
-from bundlefs.spans import Span
+from bundlefs.base.errors import ImageChangedError, ImageError
+from bundlefs.base.spans import Span
+from bundlefs.image.raw import Identity, Image, _settling_ns
 
 KIB = 1 << 10
 MIB = 1 << 20

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundlefs.image import Image
-from bundlefs.sources import open_source
-from bundlefs.sources.look.architecture import Seen, machine, seen
-from bundlefs.sources.look.ext import Ext
-from bundlefs.sources.look.fat import Fat
-from bundlefs.sources.look.partitions import table
-from bundlefs.sources.look.window import Budget, UnreadableError, Window
+from bundlefs.image.look.architecture import Seen, machine, seen
+from bundlefs.image.look.ext import Ext
+from bundlefs.image.look.fat import Fat
+from bundlefs.image.look.partitions import table
+from bundlefs.image.look.window import Budget, UnreadableError, Window
+from bundlefs.image.open import open_source
+from bundlefs.image.raw import Image
 from tests.support import images, sources
 from tests.support.systems import ARM64, RISCV, X64, X86, disk, program, system, tree
 from tests.support.tools import run

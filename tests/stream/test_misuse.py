@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from bundlefs import Bundle, BundleWriter, DirectorySink, MemorySink, Metadata, State, UserKeys
-from bundlefs.bundle import Engine
-from bundlefs.entries import Part
-from bundlefs.errors import InconsistentError, UsageError
-from bundlefs.export import Export, Tap
-from bundlefs.image import Image
-from bundlefs.index import PART_SIZE
-from bundlefs.opened import OpenedBundle, open_bundle
-from bundlefs.recipe import Recipe
-from bundlefs.regions import recipients
-from bundlefs.sinks import PartWriter
-from bundlefs.spans import Span
-from bundlefs.workers import Workers
+from bundlefs.base.errors import InconsistentError, UsageError
+from bundlefs.base.spans import Span
+from bundlefs.base.workers import Workers
+from bundlefs.bundling.bundle import Engine
+from bundlefs.bundling.export import Export, Tap
+from bundlefs.bundling.names import Part
+from bundlefs.bundling.recipe import Recipe
+from bundlefs.bundling.sinks import PartWriter
+from bundlefs.image.raw import Image
+from bundlefs.keys.regions import recipients
+from bundlefs.state.index import PART_SIZE
+from bundlefs.unbundling.opened import OpenedBundle, open_bundle
 from tests.stream.engine import HANG, user_keys
 from tests.support import images
 from tests.support.tools import ACCOUNT, run

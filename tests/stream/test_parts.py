@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs import descriptors as descriptors_module
-from bundlefs import parts as parts_module
-from bundlefs.descriptors import Descriptors
-from bundlefs.errors import BundleChangedError, BundleError
-from bundlefs.image import Identity
-from bundlefs.manifest_reader import parse_manifest
-from bundlefs.partfile import RUN
-from bundlefs.parts import PartFiles
-from bundlefs.spans import Span
+from bundlefs.base import descriptors as descriptors_module
+from bundlefs.base.descriptors import Descriptors
+from bundlefs.base.errors import BundleChangedError, BundleError
+from bundlefs.base.spans import Span
+from bundlefs.image.raw import Identity
+from bundlefs.manifest.read import parse_manifest
+from bundlefs.unbundling import parts as parts_module
+from bundlefs.unbundling.part_file import RUN
+from bundlefs.unbundling.parts import PartFiles
 from tests.support import bundles, images
 from tests.support.bundles import Facts
 from tests.support.changes import CHANGES, TOUCHES, Change, edit

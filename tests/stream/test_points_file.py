@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bundlefs import OpenedBundle, open_bundle
-from bundlefs.points import PointsFile
+from bundlefs.state.points_file import PointsFile
 from tests.conftest import KeyPair
 from tests.support import bundles, images
 from tests.support.bundles import Bundler, Made, Workshop

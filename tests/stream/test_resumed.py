@@ -14,18 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs.bundle import Bundle, Engine
-from bundlefs.entries import Part
-from bundlefs.errors import ImageChangedError
-from bundlefs.image import Image
-from bundlefs.index import PART_SIZE, IndexDump
-from bundlefs.manifest import Metadata
-from bundlefs.recipe import Recipe
-from bundlefs.regions import recipients
-from bundlefs.spans import Span
-from bundlefs.state import State
-from bundlefs.store import BlockStore
-from bundlefs.workers import Workers
+from bundlefs.base.errors import ImageChangedError
+from bundlefs.base.spans import Span
+from bundlefs.base.workers import Workers
+from bundlefs.bundling.bundle import Bundle, Engine
+from bundlefs.bundling.names import Part
+from bundlefs.bundling.recipe import Recipe
+from bundlefs.bundling.store import BlockStore
+from bundlefs.image.raw import Image
+from bundlefs.keys.regions import recipients
+from bundlefs.manifest.write import Metadata
+from bundlefs.state.index import PART_SIZE, IndexDump
+from bundlefs.state.state import State
 from tests.stream.engine import CREATED, HANG, MANIFEST, NANOSECONDS, SECRET, read_parts, user_keys
 from tests.support import images
 from tests.support.tools import ACCOUNT

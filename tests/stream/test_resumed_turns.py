@@ -2,14 +2,14 @@
 
 import threading
 
-from bundlefs import workers as module
+from bundlefs.base import workers as module
+from bundlefs.base.errors import ClosedError
+from bundlefs.base.workers import Workers
+from bundlefs.bundling.frontier import END, Frontier
+from bundlefs.bundling.store import BlockStore
+from bundlefs.bundling.stream import Maker, Plan, SealedStream
 from bundlefs.codec.deflate import codec_for
-from bundlefs.errors import ClosedError
-from bundlefs.frontier import END, Frontier
-from bundlefs.index import Index
-from bundlefs.store import BlockStore
-from bundlefs.stream import Maker, Plan, SealedStream
-from bundlefs.workers import Workers
+from bundlefs.state.index import Index
 from tests.stream.engine import HANG, SECRET
 from tests.stream.scenes import MIB, NOISE, Source, scene
 

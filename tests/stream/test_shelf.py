@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from bundlefs import openings
-from bundlefs.errors import (
+from bundlefs.base.errors import (
     ClosedError,
     ImageChangedError,
     ImageError,
@@ -21,10 +20,11 @@ from bundlefs.errors import (
     StateError,
     UnknownNameError,
 )
-from bundlefs.opened import OpenStatus
-from bundlefs.openings import Passing
-from bundlefs.shelf import Shelf, ShelfStatus
-from bundlefs.views import View
+from bundlefs.fuse import openings
+from bundlefs.fuse.openings import Passing
+from bundlefs.fuse.shelf import Shelf, ShelfStatus
+from bundlefs.fuse.views import View
+from bundlefs.unbundling.opened import OpenStatus
 
 HANG = 60
 

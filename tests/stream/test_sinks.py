@@ -21,9 +21,9 @@ from bundlefs import (
     Sink,
     SinkFile,
 )
-from bundlefs.errors import ClosedError
-from bundlefs.index import PART_SIZE, part_name
-from bundlefs.sinks import PartWriter, written
+from bundlefs.base.errors import ClosedError
+from bundlefs.bundling.sinks import PartWriter, written
+from bundlefs.state.index import PART_SIZE, part_name
 from tests import reference
 from tests.stream.badsinks import NotingSink, Plan, bundle_to, parts_in
 from tests.stream.engine import HANG, SECRET

@@ -18,10 +18,11 @@ from random import Random
 
 import pytest
 
-from bundlefs.errors import ImageChangedError, ImageError, InconsistentError
-from bundlefs.image import Image, Source
-from bundlefs.sources import gzipped, open_source
-from bundlefs.spans import Span
+from bundlefs.base.errors import ImageChangedError, ImageError, InconsistentError
+from bundlefs.base.spans import Span
+from bundlefs.image import gzipped
+from bundlefs.image.open import open_source
+from bundlefs.image.raw import Image, Source
 from tests.support import images, sources
 from tests.support.changes import CHANGES
 from tests.support.sources import SIZE, Originals
@@ -606,7 +607,7 @@ PEAK = """
 import sys
 from contextlib import closing
 from pathlib import Path
-from bundlefs.sources import open_source
+from bundlefs.image.open import open_source
 with closing(open_source(sys.argv[1])) as source:
     assert source.size == int(sys.argv[2]), source.size
     assert not any(source.read(source.size - 4096, 4096))
@@ -712,7 +713,7 @@ def test_the_server_dies(make: Callable[[str], Path]) -> None:
 
 def test_the_server_ends_with_who_is_killed(make: Callable[[str], Path]) -> None:
     script = (
-        "import sys, time; from bundlefs.sources import open_source;"
+        "import sys, time; from bundlefs.image.open import open_source;"
         " source = open_source(sys.argv[1]); print(flush=True); time.sleep(60)"
     )
     words = [sys.executable, "-c", script, str(make("qcow2"))]

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs import statefile
+from bundlefs.base.errors import StateError
+from bundlefs.base.spans import Span
+from bundlefs.bundling.recipe import wanted
 from bundlefs.cli import parser
-from bundlefs.cli.mount import read_recipe
-from bundlefs.errors import StateError
-from bundlefs.image import Image
-from bundlefs.recipe import wanted
-from bundlefs.spans import Span
-from bundlefs.state import LockedError, StateFile, Wanted
+from bundlefs.cli.commands.mount import read_recipe
+from bundlefs.image.raw import Image
+from bundlefs.state import file as statefile
+from bundlefs.state.state import LockedError, StateFile, Wanted
 from tests.conftest import KeyPair
 from tests.stream.states import WANTED, grow, open_file, opened
 from tests.support import images

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs import Bundle, Metadata, statefile, statekept
+from bundlefs import Bundle, Metadata
+from bundlefs.base.errors import StateError
 from bundlefs.cli import main
-from bundlefs.errors import StateError
-from bundlefs.keys import Secret
-from bundlefs.state import StateFile, Wanted, default_path, forget, in_use
-from bundlefs.statefile import Contents
+from bundlefs.keys.rsa import Secret
+from bundlefs.state import file as statefile
+from bundlefs.state import kept as statekept
+from bundlefs.state.file import Contents
+from bundlefs.state.state import StateFile, Wanted, default_path, forget, in_use
 from tests.stream.states import WANTED, grow, open_file, opened
 from tests.support import images
 from tests.support.tools import ACCOUNT

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs import state as module
+from bundlefs.base.errors import StateError
 from bundlefs.codec.cbc import CbcState
-from bundlefs.errors import StateError
-from bundlefs.index import Totals
-from bundlefs.state import Lock, LockedError, StateFile, default_path, forget, in_use
+from bundlefs.state import state as module
+from bundlefs.state.index import Totals
+from bundlefs.state.state import Lock, LockedError, StateFile, default_path, forget, in_use
 from tests.stream.states import blocks_in, grow, open_file, opened
 from tests.support import images
 from tests.support.tools import run

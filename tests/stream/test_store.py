@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs import store
-from bundlefs.errors import UsageError
-from bundlefs.store import BlockStore, Spill
+from bundlefs.base.errors import UsageError
+from bundlefs.bundling import store
+from bundlefs.bundling.store import BlockStore, Spill
 from tests.stream.engine import in_threads
 from tests.support.tools import run
 

@@ -7,12 +7,12 @@ from functools import partial
 
 import pytest
 
-from bundlefs import store
+from bundlefs.base.errors import ClosedError, ImageChangedError
+from bundlefs.base.spans import Span, ceil_div
+from bundlefs.bundling import store
+from bundlefs.bundling.frontier import END, Frontier
 from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
-from bundlefs.errors import ClosedError, ImageChangedError
-from bundlefs.frontier import END, Frontier
-from bundlefs.index import PART_SIZE, Index
-from bundlefs.spans import Span, ceil_div
+from bundlefs.state.index import PART_SIZE, Index
 from tests import reference
 from tests.stream.engine import HANG, SECRET, in_threads
 from tests.stream.scenes import MIB, NOISE, Source, scene, stored

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from bundlefs.base.errors import BundlefsError, ClosedError, ImageChangedError, InconsistentError
+from bundlefs.base.spans import Span
+from bundlefs.bundling.frontier import END
 from bundlefs.codec.deflate import BLOCK_SIZE, Codec, codec_for
-from bundlefs.errors import BundlefsError, ClosedError, ImageChangedError, InconsistentError
-from bundlefs.frontier import END
-from bundlefs.spans import Span
 from tests.stream.engine import HANG, in_threads
 from tests.stream.scenes import MIB, NOISE, Source, scene, stored
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs import statefile, unnamed
-from bundlefs.errors import BundleError
-from bundlefs.points import PointsFile
-from bundlefs.unbundle import NewFile
-from bundlefs.unnamed import Draft
+from bundlefs.base import files as unnamed
+from bundlefs.base.errors import BundleError
+from bundlefs.base.files import Draft
+from bundlefs.state import file as statefile
+from bundlefs.state.points_file import PointsFile
+from bundlefs.unbundling.extract import NewFile
 from tests.mount.commands import names
 
 SECRET = b"the key or the image"
@@ -121,7 +122,7 @@ def test_the_modes(tmp_path: Path, kind: str) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from bundlefs.unbundle import NewFile
+from bundlefs.unbundling.extract import NewFile
 with NewFile(Path(sys.argv[1]), force=False) as new:
     os.write(new.file, b"half an image")
     os.kill(os.getpid(), signal.SIGKILL)

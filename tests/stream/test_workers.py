@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
-from bundlefs import workers as module
-from bundlefs.threads import PATIENCE_SECONDS, NoMoreWorkError, asking_storage
-from bundlefs.workers import Room, Workers
+from bundlefs.base import workers as module
+from bundlefs.base.threads import PATIENCE_SECONDS, NoMoreWorkError, asking_storage
+from bundlefs.base.workers import Room, Workers
 
 HANG = 60
 TURNS = module._TURNS  # noqa: SLF001

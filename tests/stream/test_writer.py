@@ -15,10 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bundlefs import BundlefsError, BundleWriter, DirectorySink, MemorySink, Metadata
-from bundlefs.errors import ClosedError, UsageError
-from bundlefs.index import PART_SIZE
-from bundlefs.keys import PublicKey, UserKeys
-from bundlefs.sinks import Sink
+from bundlefs.base.errors import ClosedError, UsageError
+from bundlefs.bundling.sinks import Sink
+from bundlefs.keys.rsa import PublicKey, UserKeys
+from bundlefs.state.index import PART_SIZE
 from tests import reference
 from tests.conftest import KeyPair
 from tests.stream.badsinks import NotingSink, Plan, identity, no_room, parts_in
@@ -538,7 +538,7 @@ def test_an_interrupted_write_is_no_bundle() -> None:
 DROPPING = """
 import json, sys, threading
 from bundlefs import BundleWriter
-from bundlefs.writer import default_jobs
+from bundlefs.bundling.writer import default_jobs
 class Dropped:
     def open(self, name): return self
     def write(self, data): pass

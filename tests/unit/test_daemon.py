@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import os, sys
 from bundlefs.cli.common import reported
-from bundlefs.daemon import in_background
+from bundlefs.fuse.daemon import in_background
 
 def work(ready):
     print("working", file=sys.stderr)

@@ -19,7 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from isal import igzip_lib, isal_zlib
 
-from bundlefs.codec import deflate, zblock
+from bundlefs.base.errors import InconsistentError, UsageError
+from bundlefs.codec import deflate
+from bundlefs.codec import final_block as zblock
 from bundlefs.codec.deflate import (
     BLOCK_SIZE,
     GZIP_HEADER,
@@ -31,7 +33,6 @@ from bundlefs.codec.deflate import (
     gzip_trailer,
     stored_size,
 )
-from bundlefs.errors import InconsistentError, UsageError
 
 SIZES = [1, 2, 5, 300, 65534, 65535, 65536, 65537, 131_071, BLOCK_SIZE - 1, BLOCK_SIZE]
 FINAL_EMPTY = b"\x03\x00"

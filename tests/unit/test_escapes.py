@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from bundlefs import metrics
+from bundlefs.base.errors import BundlefsError
+from bundlefs.base.escapes import STREAM_ERRORS, escaped, quoted
 from bundlefs.cli import parser, streams
-from bundlefs.cli.status import describe
-from bundlefs.errors import BundlefsError
-from bundlefs.escapes import STREAM_ERRORS, escaped, quoted
+from bundlefs.cli.commands.status import describe
+from bundlefs.fuse import metrics
 
 NAME = "caf\udce9\x1b[31m\r\n\x7f\x9b31m\u202e\u2028\u200b\tá.raw"
 WRITTEN = r"caf\udce9\x1b[31m\r\n\x7f\x9b31m\u202e\u2028\u200b\tá.raw"

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bundlefs.base.errors import BundleError
+from bundlefs.base.spans import Span
 from bundlefs.codec.untar import LARGEST_IMAGE, Hole, Member, read_member, trailing_ok
-from bundlefs.errors import BundleError
-from bundlefs.manifest_reader import BundleManifest, parse_manifest
-from bundlefs.spans import Span
+from bundlefs.manifest.read import BundleManifest, parse_manifest
 
 CORPUS = Path(__file__).parent.parent / "corpus"
 MIB = 1 << 20
@@ -313,8 +313,8 @@ def test_headers_at_random(made: list[bytes], rest: bytes) -> None:
 
 LIMITED = """
 import resource, sys
-from bundlefs.errors import BundleError
-from bundlefs.manifest_reader import read_manifest
+from bundlefs.base.errors import BundleError
+from bundlefs.manifest.read import read_manifest
 
 with open("/proc/self/statm") as status:
     size = int(status.read().split()[0]) * resource.getpagesize()

@@ -8,10 +8,10 @@ from itertools import accumulate, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundlefs.base.spans import Span
 from bundlefs.codec.cbc import CbcState
 from bundlefs.codec.deflate import GZIP_HEADER
-from bundlefs.index import PART_SIZE, Index, Totals, part_count
-from bundlefs.spans import Span
+from bundlefs.state.index import PART_SIZE, Index, Totals, part_count
 
 IV = bytes(16)
 TRAILER = 10

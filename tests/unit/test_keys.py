@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from bundlefs.errors import KeyFileError
-from bundlefs.keys import (
+from bundlefs.base.errors import KeyFileError
+from bundlefs.keys.rsa import (
     Secret,
     UserKeys,
     load_private_key,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundlefs import __version__
-from bundlefs.errors import UsageError
-from bundlefs.manifest import (
+from bundlefs.base.errors import UsageError
+from bundlefs.manifest.write import (
     PLACEHOLDER_DIGEST,
     Contents,
     Metadata,

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundlefs import manifest
-from bundlefs.errors import BundleError, UsageError
-from bundlefs.manifest_reader import (
+from bundlefs.base.errors import BundleError, UsageError
+from bundlefs.manifest import write as manifest
+from bundlefs.manifest.elements import LONGEST_MANIFEST
+from bundlefs.manifest.read import (
     LARGEST_IMAGE,
     BundleManifest,
     PartEntry,
@@ -22,7 +23,6 @@ from bundlefs.manifest_reader import (
     parse_manifest,
     read_manifest,
 )
-from bundlefs.manifest_xml import LONGEST_MANIFEST
 
 KEY = "<ec2_encrypted_key algorithm='AES-128-CBC'>e1e1</ec2_encrypted_key>"
 PARTS = (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs.memory import memory_limit
+from bundlefs.base.memory import memory_limit
 
 MIB = 1 << 20
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundlefs.base.errors import UsageError
 from bundlefs.cli import COMMANDS, main, parser
 from bundlefs.cli.mountopts import as_command, fuse_options, meant_by, split
-from bundlefs.errors import UsageError
 
 TOP = parser(("mount", "open"))
 LINES = {"mount": ["mount", "image", "dir"], "open": ["open", "manifest", "dir"]}

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bundlefs.points import Chunks
+from bundlefs.codec.gzip_points import Chunks
 
 SIZE = 1000
 CONTENT = bytes(range(256)) * 40

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from bundlefs import Bundle, BundleWriter, MemorySink, Metadata
-from bundlefs.errors import UsageError
-from bundlefs.recipe import check_prefix
+from bundlefs.base.errors import UsageError
+from bundlefs.bundling.recipe import check_prefix
 from tests.support.tools import ACCOUNT
 
 

@@ -6,9 +6,8 @@ from itertools import combinations
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, generate_private_key
 
-from bundlefs.errors import UsageError
-from bundlefs.keys import same_key
-from bundlefs.regions import (
+from bundlefs.base.errors import UsageError
+from bundlefs.keys.regions import (
     CN_MODULUS,
     EXPONENT,
     GOV_MODULUS,
@@ -20,6 +19,7 @@ from bundlefs.regions import (
     Recipient,
     recipients,
 )
+from bundlefs.keys.rsa import same_key
 
 
 def new_key() -> RSAPublicKey:

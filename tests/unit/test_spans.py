@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundlefs.spans import Span, ceil_div, split
+from bundlefs.base.spans import Span, ceil_div, split
 
 
 @st.composite

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundlefs.index import IndexDump, Totals
-from bundlefs.keys import Secret
-from bundlefs.spans import Span
-from bundlefs.statefile import VERSION, Contents
+from bundlefs.base.spans import Span
+from bundlefs.keys.rsa import Secret
+from bundlefs.state.file import VERSION, Contents
+from bundlefs.state.index import IndexDump, Totals
 
 KEY, IV = bytes(range(16)), bytes(range(100, 116))
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundlefs.base.errors import InconsistentError, UsageError
+from bundlefs.base.spans import Span
 from bundlefs.codec.tar import BLOCK, RECORD, FromImage, Literal, TarLayout, layout
-from bundlefs.errors import InconsistentError, UsageError
-from bundlefs.spans import Span
 
 MTIME = 1_700_000_000
 GIB = 1 << 30

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundlefs.base.errors import BundleError
+from bundlefs.base.spans import Span
+from bundlefs.codec.sparse_map import MOST_EXTENTS, Extents
 from bundlefs.codec.tar import FromImage, layout
-from bundlefs.codec.tarmap import MOST_EXTENTS, Extents
 from bundlefs.codec.untar import (
     LARGEST_IMAGE,
     LONGEST_BODY,
@@ -25,8 +27,6 @@ from bundlefs.codec.untar import (
     read_member,
     trailing_ok,
 )
-from bundlefs.errors import BundleError
-from bundlefs.spans import Span
 
 BLOCK = 512
 GIB = 1 << 30
@@ -518,7 +518,7 @@ def test_sparse_data_that_the_size_does_not_match() -> None:
 
 
 def test_old_gnu_map_that_goes_on_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bundlefs.codec.tarmap.MOST_EXTENTS", 10_000)
+    monkeypatch.setattr("bundlefs.codec.sparse_map.MOST_EXTENTS", 10_000)
     header = edited(sparse_header([(0, 0)] * 4, 8192), extended=b"\1")
     extension = entries([(0, 0)] * 21) + b"\1" + bytes(7)
     calls = 0

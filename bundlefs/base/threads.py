@@ -1,0 +1,184 @@
+"""Threads that end when they are told to, but for those that storage does not let go.
+
+A read of a disk that hangs cannot be called off. So all threads are daemons, and whoever
+closes them waits for those alone whose end does not depend on storage.
+
+Concurrency: one condition for each `Threads`. `_asking` is written by each thread for itself.
+"""
+
+import atexit
+import logging
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+from bundlefs.base.errors import ClosedError
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 1.0
+"""Storage that has not answered for so long is taken to hang: others no longer wait for it."""
+
+_JOIN_SECONDS = 0.05
+
+_asking: dict[int, float] = {}
+"""By thread: since when it has waited for storage."""
+
+
+@contextmanager
+def asking_storage() -> Iterator[None]:
+    """Mark what may hang; nobody waits for a thread that hangs there."""
+    me = threading.get_ident()
+    before = _asking.get(me)
+    _asking[me] = time.monotonic() if before is None else before
+    try:
+        yield
+    finally:
+        if before is None:
+            del _asking[me]
+
+
+def _hangs(thread: threading.Thread) -> bool:
+    since = _asking.get(thread.ident or 0)
+    return since is not None and time.monotonic() - since > PATIENCE_SECONDS
+
+
+def start_abandonable(call: Callable[[], None], name: str) -> threading.Thread:
+    """Have `call` done in a thread of its own, which the end of the program does not wait for."""
+    thread = threading.Thread(target=call, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def settle(future: Future[Any], call: Callable[[], object]) -> None:
+    """Do `call` for a future, unless that was cancelled."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(call())
+    # Whatever it is, it is for who waits.
+    except BaseException as error:  # noqa: BLE001
+        future.set_exception(error)
+
+
+class NoMoreWorkError(ClosedError, RuntimeError):
+    """The threads are closed, or the program ends."""
+
+
+class Threads:
+    """At most `most` threads, which start when first needed and rest between calls."""
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most = most
+        self._name = name
+        self._changed = threading.Condition()
+        self._calls: deque[tuple[Future[Any], Callable[[], object]]] = deque()
+        self._resting = 0
+        self._all: list[threading.Thread] = []
+        self._closed = False
+        _open.add(self)
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Have a thread do `call`; first come, first served.
+
+        Raises:
+            NoMoreWorkError: they are closed, or the program ends.
+        """
+        future: Future[T] = Future()
+        with self._changed:
+            if self._closed:
+                raise NoMoreWorkError("no more work is taken: the threads have been closed")
+            if self._resting <= len(self._calls) and len(self._all) < self._most:
+                name = f"{self._name}_{len(self._all)}"
+                self._all.append(start_abandonable(self._run, name))
+            self._calls.append((future, call))
+            self._changed.notify()
+        return future
+
+    def _run(self) -> None:
+        while item := self._next():
+            settle(*item)
+            # It may hold a block, and the next one may be long in coming.
+            del item
+
+    def _next(self) -> tuple[Future[Any], Callable[[], object]] | None:
+        with self._changed:
+            self._resting += 1
+            while not self._calls and not self._closed:
+                self._changed.wait()
+            self._resting -= 1
+            return self._calls.popleft() if self._calls else None
+
+    def shut(self) -> None:
+        """Take no more, and cancel what waits."""
+        with self._changed:
+            self._closed = True
+            dropped = list(self._calls)
+            self._calls.clear()
+            self._changed.notify_all()
+        for future, _ in dropped:
+            future.cancel()
+
+    def ended(self) -> bool:
+        """Tell whether they are closed and none is left, or are not closed."""
+        return not self._closed or not any(thread.is_alive() for thread in self._all)
+
+    def join(self) -> bool:
+        """Wait for what runs, unless storage does not let it go; tell whether all has ended."""
+        for thread in self._all:
+            _wait(thread)
+        return self.ended()
+
+
+def _wait(thread: threading.Thread) -> None:
+    while thread is not threading.current_thread() and thread.is_alive() and not _hangs(thread):
+        thread.join(_JOIN_SECONDS)
+
+
+def closed_in_time(close: Callable[[], object], *, patient: bool) -> bool:
+    """Have something closed, and unless `patient` wait for it no longer than storage may take.
+
+    Closing what a read hangs in may hang as well. Tell whether it is closed.
+    """
+    if patient:
+        close()
+        return True
+    closing = start_abandonable(lambda: settle(Future(), close), "close")
+    closing.join(PATIENCE_SECONDS)
+    return not closing.is_alive()
+
+
+def leave_if_abandoned(code: int) -> None:
+    """End the program with this exit code if storage still holds a thread of it.
+
+    Such a thread may come back at any moment, when the interpreter is half gone.
+    """
+    if all(threads.ended() for threads in list(_open)):
+        return
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+_open: WeakSet[Threads] = WeakSet()
+
+
+def _end_all() -> None:
+    """End what nobody closed: a thread that computes must not meet an interpreter that is gone."""
+    left = list(_open)
+    for threads in left:
+        threads.shut()
+    for threads in left:
+        threads.join()
+
+
+atexit.register(_end_all)

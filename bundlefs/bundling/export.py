@@ -1,0 +1,134 @@
+"""A bundle as files in a sink, without FUSE: the parts in one pass, the manifests last.
+
+What an earlier, broken-off run has left under its final name is kept if it is what
+the index says: the state makes this resumable like a mount.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from bundlefs.base.errors import InconsistentError
+from bundlefs.base.workers import Lane
+from bundlefs.bundling.bundle import Bundle, Sealed
+from bundlefs.bundling.names import Entry, ManifestFile, Part
+from bundlefs.bundling.sinks import PartWriter, Sink, written
+from bundlefs.bundling.store import BlockStore
+
+_PIECE = 1 << 20
+_BEHIND = 8
+
+
+class Tap(BlockStore):
+    """A store that hands on each block that is sealed for the first time, in order, on a lane.
+
+    Those that come before `open` are not kept: whoever opens it has them, or is refused.
+    """
+
+    def __init__(self, lane: Lane) -> None:
+        super().__init__(0)
+        self._lane = lane
+        self._lock = threading.Lock()
+        self._take: Callable[[memoryview], None] | None = None
+        self._dropped = 0
+
+    def open(self, take: Callable[[memoryview], None], block: int = 0) -> None:
+        """Hand blocks to `take` from now on, of which `block` is to be the first.
+
+        Raises:
+            InconsistentError: `block` has gone by already.
+        """
+        with self._lock:
+            if self._dropped > block:
+                raise InconsistentError(
+                    f"block {block} of the bundle was made before anybody took it: let nobody read"
+                    " a bundle while its export begins"
+                )
+            self._take = take
+
+    def put_first(self, block: int, data: memoryview) -> None:
+        """Hand on a block."""
+        with self._lock:
+            take = self._take
+            if take is None:
+                self._dropped = block + 1
+                return
+        self._lane.do(partial(take, data))
+
+    def finish(self) -> None:
+        """Wait until all that was handed on is taken; raise the first error."""
+        self._lane.finish()
+
+
+class Export:
+    """Writes a bundle to a sink.
+
+    Args:
+        bundle: made with `tap` as its store.
+        tap: where its blocks come by.
+        sink: where its files go.
+        folder: where earlier files of it may be, to be kept if they are whole.
+    """
+
+    def __init__(self, bundle: Bundle, tap: Tap, sink: Sink, folder: Path | None) -> None:
+        self._bundle = bundle
+        self._tap = tap
+        self._sink = sink
+        self._folder = folder
+
+    def run(self) -> None:
+        """Write all parts, then the manifests.
+
+        Raises:
+            Exception: what the sink raised.
+            BundlefsError: the image changed, or the like.
+        """
+        sealed = self._bundle.sealed_before()
+        for number in range(len(sealed.digests)):
+            self._write_again(Part(number), sealed.digests[number])
+        if not sealed.complete:
+            self._write_new(sealed)
+        self._bundle.complete().result()
+        for entry in self._bundle.entries():
+            if isinstance(entry, ManifestFile):
+                self._write(entry)
+
+    def _write_new(self, sealed: Sealed) -> None:
+        """Go on at the part that is not full yet."""
+        number, position = len(sealed.digests), sealed.position
+        start = Part(number).span.start
+        parts = PartWriter(self._sink, lambda part: self._bundle.name(Part(part)), start)
+        try:
+            if position > start:
+                parts.write(self._bundle.read(Part(number), 0, position - start))
+            self._tap.open(parts.write, sealed.blocks)
+            self._bundle.complete().result()
+            self._tap.finish()
+            parts.close()
+        except BaseException:
+            parts.discard()
+            raise
+
+    def _write_again(self, part: Part, digest: str) -> None:
+        if self._folder is None or _digest(self._folder / self._bundle.name(part)) != digest:
+            self._write(part)
+
+    def _write(self, entry: Entry) -> None:
+        with written(self._sink, self._bundle.name(entry)) as file:
+            offset = 0
+            while data := self._bundle.read(entry, offset, _PIECE):
+                file.write(data)
+                offset += len(data)
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        # A pipe would wait for a writer, a device might not end.
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha1").hexdigest()
+    except OSError:
+        return None

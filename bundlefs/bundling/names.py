@@ -1,0 +1,72 @@
+"""The files of a bundle by number: which names and keys they have. Knows no bytes.
+
+Manifests come first, then parts, whose names have as many digits as the largest number that
+the bundle may need.
+"""
+
+from dataclasses import dataclass
+
+from bundlefs.base.spans import Span
+from bundlefs.bundling.recipe import Recipe
+from bundlefs.state.index import PART_SIZE, part_name
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part by number, from 0. It may turn out not to exist."""
+
+    number: int
+
+    @property
+    def span(self) -> Span:
+        """The bytes of the sealed stream that are this part's, if it is a full one."""
+        return Span(self.number * PART_SIZE, (self.number + 1) * PART_SIZE)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFile:
+    """A manifest by its place among the recipients."""
+
+    number: int
+
+
+Entry = Part | ManifestFile
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of a recipe's files; `width` is that of the parts' numbers, in digits."""
+
+    recipe: Recipe
+    width: int
+
+    def name(self, entry: Entry) -> str:
+        """Give the file name of an entry."""
+        if isinstance(entry, ManifestFile):
+            return self.recipe.recipients[entry.number].filename
+        return part_name(self.recipe.prefix, entry.number, self.width)
+
+    def parse(self, name: str) -> Entry | None:
+        """Undo `name`; None if no entry has this name."""
+        for manifest in self.manifests():
+            if name == self.name(manifest):
+                return manifest
+        head, dot, digits = name.rpartition(".part.")
+        if dot and head == self.recipe.prefix and digits.isascii() and digits.isdigit():
+            part = Part(int(digits))
+            return part if self.name(part) == name else None
+        return None
+
+    def manifests(self) -> tuple[ManifestFile, ...]:
+        """Give all manifests."""
+        return tuple(ManifestFile(number) for number in range(len(self.recipe.recipients)))
+
+    def key(self, entry: Entry) -> int:
+        """Give the number of an entry: manifests first, then parts."""
+        first = 0 if isinstance(entry, ManifestFile) else len(self.recipe.recipients)
+        return first + entry.number
+
+    def entry(self, key: int) -> Entry:
+        """Undo `key`."""
+        manifests = len(self.recipe.recipients)
+        return ManifestFile(key) if key < manifests else Part(key - manifests)

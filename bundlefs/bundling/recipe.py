@@ -1,0 +1,91 @@
+"""What is asked to be made of an image, and what the result depends on."""
+
+from dataclasses import asdict, dataclass
+
+from bundlefs.base.errors import UsageError
+from bundlefs.codec.deflate import codec_for
+from bundlefs.codec.tar import NAME_LIMIT
+from bundlefs.image.raw import Source
+from bundlefs.keys.regions import Recipient
+from bundlefs.keys.rsa import Secret, UserKeys, fingerprint, sign, wrap
+from bundlefs.manifest.write import Contents, Metadata, WrappedSecrets, render
+from bundlefs.state.state import Wanted
+
+FORMAT = 1
+"""To be raised when the same terms come to give other bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is made of an image: names, keys and parameters.
+
+    Raises:
+        UsageError: the prefix cannot be.
+    """
+
+    prefix: str
+    metadata: Metadata
+    recipients: tuple[Recipient, ...]
+    user_keys: UserKeys
+    level: int = 6
+    sparse: bool = True
+    user_key: str = "made for the occasion"
+    """The fingerprint of the user's key if one was given."""
+
+    def __post_init__(self) -> None:
+        check_prefix(self.prefix)
+
+
+def check_prefix(prefix: str) -> str:
+    """Give the prefix if the names of files and of the tar member can start with it.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    if not prefix or "/" in prefix or not prefix.isprintable() or prefix.startswith("."):
+        raise UsageError(
+            f"prefix {prefix!r}: it starts file names, so it must not be empty, start with a dot,"
+            " or have '/' or control characters in it"
+        )
+    if (length := len(prefix.encode())) > NAME_LIMIT:
+        raise UsageError(
+            f"prefix {prefix!r}: a name of {length} bytes; tar has room for {NAME_LIMIT}"
+        )
+    return prefix
+
+
+def wanted(image: Source, recipe: Recipe) -> Wanted:
+    """Say what a bundle is going to be made of, to be held against the state of an earlier one."""
+    now = image.identity
+    stat = {"image's size": now.size}
+    if not now.is_block_device:
+        stat |= {
+            "image's mtime": now.mtime_ns,
+            "image's ctime": now.ctime_ns,
+            "image's inode": now.inode,
+        }
+    terms = stat | {
+        "tar and block format": FORMAT,
+        "prefix": recipe.prefix,
+        "holes": "left out" if recipe.sparse else "stored",
+        "codec": codec_for(recipe.level).version,
+        "user's key": recipe.user_key,
+        **asdict(recipe.metadata),
+    }
+    return Wanted(
+        image=image.path,
+        terms={name: str(value) for name, value in terms.items()},
+        recipients={to.filename: fingerprint(to.public) for to in recipe.recipients},
+        extents=image.extents() if recipe.sparse else None,
+    )
+
+
+def rendered(
+    metadata: Metadata, contents: Contents, to: Recipient, keys: UserKeys, secret: Secret
+) -> str:
+    """Render a manifest: the secret wrapped for EC2 and for the user, and signed by the user.
+
+    Wrapping is randomised, so two renderings differ, though never in their length.
+    """
+    wrapped = WrappedSecrets(*wrap(to.public, secret), *wrap(keys.public, secret))
+    return render(metadata, contents, wrapped, lambda text: sign(keys.private, text)).decode()

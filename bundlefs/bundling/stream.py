@@ -1,0 +1,287 @@
+"""The sealed stream behind the frontier: from the store, or made again.
+
+    image - tar layout - blocks of 1 MiB - deflate each apart - CBC, carried chain - sealed
+
+`Maker` reads the block of a number, and deflates it on a pool thread; the frontier
+and the readers share it. `SealedStream` serves any bytes that the frontier has
+sealed, from the store or made again from the image and the index. No thread waits
+for a reader's bytes: a lane of each stream reads the store's disk and the image, the
+pool makes the blocks, and the reader has a future.
+
+Nothing made again is handed out unless it is what was sealed first: the CRC-32
+of its source must agree with the index, and the CBC state behind it, which
+depends on every byte of the block, must be the one at the next boundary.
+
+Concurrency: any number of readers; `_lock` guards which blocks are being made, so
+that none is made twice at a time, however many wait for it.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from bundlefs.base.errors import ClosedError, ImageChangedError, InconsistentError
+from bundlefs.base.futures import done, gathered, give, refuse
+from bundlefs.base.spans import Span, ceil_div
+from bundlefs.base.storage import Storage
+from bundlefs.base.workers import Workers
+from bundlefs.bundling.store import BlockStore
+from bundlefs.codec import cbc
+from bundlefs.codec.deflate import BLOCK_SIZE, GZIP_HEADER, Codec, crc32, gzip_trailer, stored_size
+from bundlefs.keys.rsa import Secret
+from bundlefs.state.index import PART_SIZE, Index
+
+
+class Source(Protocol):
+    """The tar stream. `read` gives exactly the bytes of a span, from any thread."""
+
+    @property
+    def size(self) -> int:
+        """Length of the tar stream in bytes."""
+
+    def read(self, span: Span) -> bytes:
+        """Give exactly the bytes of `span`, or raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class MadeBlock:
+    """A block of the tar stream: its length, its CRC-32 and its deflated form."""
+
+    size: int
+    crc: int
+    deflated: bytes
+
+
+class Maker:
+    """Reads and deflates the block of a number. The only caller of the codec.
+
+    `storage` is what the source lies on, if that may keep a read waiting.
+    """
+
+    def __init__(self, source: Source, codec: Codec, storage: Storage | None = None) -> None:
+        self._source = source
+        self._storage = storage
+        self._codec = codec
+        self.size = source.size
+        self.blocks = ceil_div(source.size, BLOCK_SIZE)
+        self._lock = threading.Lock()
+        self.made = 0
+
+    def read(self, block: int) -> bytes:
+        """Give the plain bytes of a block, from 0."""
+        start = block * BLOCK_SIZE
+        span = Span(start, min(start + BLOCK_SIZE, self.size))
+        with self._storage.asked() if self._storage else nullcontext():
+            return self._source.read(span)
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long storage has not answered; 0 for what any storage may take."""
+        return self._storage.silent_seconds if self._storage else 0.0
+
+    def deflate(self, plain: bytes) -> MadeBlock:
+        """Deflate the plain bytes of a block."""
+        made = MadeBlock(len(plain), crc32(plain), self._codec.compress(plain))
+        with self._lock:
+            self.made += 1
+        return made
+
+
+def require_same(block: int, before: int, now: int) -> None:
+    """Refuse a block whose plain bytes are not what they were when it was first sealed."""
+    if before != now:
+        raise ImageChangedError(
+            f"the image has changed: block {block}, at offset {block * BLOCK_SIZE} of its tar"
+            f" stream, had CRC-32 {before:08x} and has {now:08x}; mount it anew with --fresh"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the frontier and the readers of one bundle share.
+
+    `promised_size` is the size of the sealed stream if it has been told before it was made;
+    `name` is for the log; `confirm` raises if the source is not what it was, before the end.
+    """
+
+    secret: Secret
+    index: Index
+    maker: Maker
+    promised_size: int | None = None
+    name: str = "the bundle"
+    confirm: Callable[[], None] = lambda: None
+
+
+class SealedStream:
+    """Any bytes behind the frontier, from any thread."""
+
+    def __init__(self, plan: Plan, workers: Workers, store: BlockStore) -> None:
+        self._key = plan.secret.key
+        self._index = plan.index
+        self._maker = plan.maker
+        self._workers = workers
+        self._store = store
+        self._reads = workers.lane(sys.maxsize, width=workers.ahead)
+        self._lock = threading.Lock()
+        self._making: dict[int, Future[memoryview]] = {}
+        self._closed = False
+
+    def keep(self, block: int, sealed: memoryview) -> None:
+        """Keep a block that is sealed for the first time, before anyone hears of it."""
+        self._store.put_first(block, sealed)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a block is being made again."""
+        return bool(self._making)
+
+    def read_fast(self, span: Span) -> memoryview | None:
+        """Give the bytes of `span` if all of it is in memory; never waits."""
+        pieces = []
+        for block in self._blocks(span):
+            data = self._store.get_fast(block)
+            if data is None:
+                return None
+            pieces.append(self._cut(block, data, span))
+        return joined(pieces)
+
+    def read(self, span: Span) -> memoryview:
+        """Give the bytes of `span`, which must be non-empty and lie behind the frontier. Waits.
+
+        Raises:
+            ClosedError: the stream was closed before a block of it was made.
+        """
+        return self.reading(span).result()
+
+    def reading(self, span: Span) -> Future[memoryview]:
+        """Ask for the bytes of `span`; the future holds them, or what `read` raises."""
+        blocks = self._blocks(span)
+        asked = [self._ask(block) for block in blocks]
+        self._read_ahead(blocks, span)
+
+        def cut(found: list[memoryview]) -> memoryview:
+            pairs = zip(blocks, found, strict=True)
+            return joined([self._cut(block, data, span) for block, data in pairs])
+
+        return gathered(asked, cut)
+
+    def close(self) -> None:
+        """Make no more blocks: nobody is to wait for them."""
+        with self._lock:
+            self._closed = True
+            waiting = list(self._making.values())
+        self._reads.drop()
+        for future in waiting:
+            refuse(future, ClosedError("the bundle was closed"))
+
+    def _blocks(self, span: Span) -> range:
+        return range(self._index.block_at(span.start), self._index.block_at(span.stop - 1) + 1)
+
+    def _cut(self, block: int, data: memoryview, span: Span) -> memoryview:
+        own = self._index.block_span(block)
+        inside = span.clip(own).shift(-own.start)
+        return data[inside.start : inside.stop]
+
+    def _read_ahead(self, blocks: range, span: Span) -> None:
+        """Start the next blocks of this part if the reader seems to come through in order."""
+        in_order = blocks.start == 0 or self._store.has(blocks.start - 1)
+        if not in_order and span.start % PART_SIZE:
+            return
+        part_end = min(ceil_div(span.stop, PART_SIZE) * PART_SIZE, self._index.position)
+        last = self._index.block_at(part_end - 1)
+        for block in range(blocks.stop, min(blocks.stop + self._workers.ahead, last + 1)):
+            if not self._store.has(block):
+                self._start(block)
+
+    def _ask(self, block: int) -> Future[memoryview]:
+        data = self._store.get_fast(block)
+        return self._start(block) if data is None else done(data)
+
+    def _start(self, block: int) -> Future[memoryview]:
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the bundle was closed")
+            future = self._making.get(block)
+            if future is None:
+                future = Future()
+                self._reads.submit(partial(self._fetch, block, future))
+                self._making[block] = future
+            return future
+
+    def _fetch(self, block: int, future: Future[memoryview]) -> None:
+        """Find a block in the store, or read what it is made of and have the pool make it."""
+        try:
+            kept = self._store.get(block)
+            if kept is None:
+                self._read_plain(block, future)
+            else:
+                self._hand_out(block, future, kept)
+        # Whatever it is, those who wait must hear of it.
+        except BaseException as error:  # noqa: BLE001
+            self._give_up(block, future, error)
+
+    def _read_plain(self, block: int, future: Future[memoryview]) -> None:
+        place = self._workers.room.take()
+        try:
+            plain = self._maker.read(block)
+            self._workers.room.fill(place)
+            self._workers.submit(partial(self._make_again, block, future, plain, place))
+        except BaseException:
+            self._workers.room.leave(place)
+            raise
+
+    def _make_again(
+        self, block: int, future: Future[memoryview], plain: bytes, place: object
+    ) -> None:
+        try:
+            data = self._remake(block, plain)
+            self._store.put_again(block, data)
+            self._hand_out(block, future, data)
+        # Whatever it is, those who wait must hear of it.
+        except BaseException as error:  # noqa: BLE001
+            self._give_up(block, future, error)
+        finally:
+            self._workers.room.leave(place)
+
+    def _hand_out(self, block: int, future: Future[memoryview], data: memoryview) -> None:
+        with self._lock:
+            self._making.pop(block, None)
+        give(future, data)
+
+    def _give_up(self, block: int, future: Future[memoryview], error: BaseException) -> None:
+        with self._lock:
+            self._making.pop(block, None)
+        refuse(future, ClosedError("the bundle was closed") if self._closed else error)
+
+    def _remake(self, block: int, plain: bytes) -> memoryview:
+        made = self._maker.deflate(plain)
+        require_same(block, self._index.crc(block), made.crc)
+        after = self._index.state(block + 1)
+        sealed, found = cbc.advance(self._key, self._index.state(block), made.deflated)
+        if found != after:
+            raise InconsistentError(
+                f"block {block} did not come out as it was first sealed: the codec does not give"
+                " the same bytes twice on this machine"
+            )
+        totals = self._index.totals
+        if totals and block == self._maker.blocks - 1:
+            trailer = gzip_trailer(totals.crc, self._maker.size)
+            sealed = joined((sealed, cbc.finish(self._key, after, trailer)))
+        return sealed
+
+
+def joined(pieces: Sequence[memoryview]) -> memoryview:
+    """Give the bytes of all pieces, without a copy if there is one."""
+    return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
+
+
+def stored_stream_size(tar_size: int) -> int:
+    """Give the size of the sealed stream with stored blocks: level 0's own, others' bound."""
+    blocks, rest = divmod(tar_size, BLOCK_SIZE)
+    deflated = blocks * stored_size(BLOCK_SIZE) + (stored_size(rest) if rest else 0)
+    return cbc.sealed_size(len(GZIP_HEADER) + deflated + len(gzip_trailer(0, tar_size)))

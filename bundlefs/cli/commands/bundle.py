@@ -1,0 +1,202 @@
+"""`bundlefs bundle`: a bundle as files in a folder, without FUSE."""
+
+import argparse
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from bundlefs.base.errors import BundlefsError, UsageError
+from bundlefs.base.files import open_unnamed
+from bundlefs.base.heap import give_back_blocks
+from bundlefs.base.workers import Workers
+from bundlefs.bundling.bundle import Bundle, Engine
+from bundlefs.bundling.export import Export, Tap
+from bundlefs.bundling.recipe import Recipe
+from bundlefs.bundling.sinks import DirectorySink
+from bundlefs.bundling.writer import BundleWriter
+from bundlefs.cli.architecture import for_image, for_pipe
+from bundlefs.cli.commands.mount import (
+    add_bundle_options,
+    add_state_options,
+    add_work_options,
+    read_recipe,
+)
+from bundlefs.cli.common import Subparsers, size
+from bundlefs.cli.logs import set_up_logging
+from bundlefs.cli.mountopts import add_log_options
+from bundlefs.cli.opening import (
+    open_image,
+    open_state,
+    print_warning,
+    require_raw_pipe,
+    warn_if_large,
+    warn_of_doubts,
+    warn_of_size,
+)
+from bundlefs.cli.prefixes import warn_of_prefix
+from bundlefs.cli.progress import shown
+from bundlefs.cli.streams import say
+from bundlefs.image.spool import default_folder
+
+log = logging.getLogger(__name__)
+
+_PIPE = Path("-")
+_PIECE = 1 << 20
+_BEHIND = 8
+_NOT_AGAIN = "an image on standard input cannot be gone on with, so nothing is kept of it"
+_AS_IT_COMES = "of an image on standard input with --size each byte is bundled as it comes"
+_WHY = {
+    "--state": _NOT_AGAIN,
+    "--fresh": _NOT_AGAIN,
+    "--source": _AS_IT_COMES,
+    "--no-sparse": _AS_IT_COMES,
+}
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "bundle",
+        help="write a bundle to a folder, without a mount",
+        description="Write the bundle of IMAGE into the folder DEST in one pass, the manifests"
+        " last. A run that broke off goes on where it was.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("image", type=Path, metavar="IMAGE|-", help="'-' is standard input")
+    parser.add_argument("dest", type=Path, metavar="DEST")
+    parser.add_argument("--size", type=size, help="size of the image that comes on standard input")
+    add_bundle_options(parser)
+    add_work_options(parser)
+    add_state_options(parser)
+    add_log_options(parser.add_argument)
+    parser.set_defaults(run=run, foreground=True)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the bundle."""
+    _refuse_needless(arguments)
+    recipe = read_recipe(arguments)
+    give_back_blocks()
+    warn_of_prefix(recipe.prefix)
+    _set_up_logging(arguments)
+    try:
+        arguments.dest.mkdir(parents=True, exist_ok=True)
+        if arguments.image != _PIPE:
+            _from_file(arguments, recipe)
+        elif arguments.size is not None:
+            _from_pipe(arguments, recipe, sys.stdin.buffer)
+        else:
+            # Nobody can go on with an image that is gone: keep no state of it.
+            arguments.state = "none"
+            with _spooled(sys.stdin.buffer) as descriptor:
+                _from_file(arguments, recipe, descriptor)
+    except OSError as error:
+        # Those of the sink have a name; to read goes by descriptor.
+        where = f"write the bundle to {error.filename}" if error.filename else "read the image"
+        raise BundlefsError(f"cannot {where}: {error.strerror}") from error
+    return 0
+
+
+def _refuse_needless(arguments: argparse.Namespace) -> None:
+    """Refuse by name what can have no effect with this image.
+
+    Raises:
+        UsageError: there is such an option.
+    """
+    if arguments.image != _PIPE:
+        if arguments.size is not None:
+            raise UsageError(
+                "--size is for an image on standard input; a file has a size of its own"
+            )
+        return
+    needless = {
+        f"--state {arguments.state}": arguments.state not in (None, "none"),
+        "--fresh": arguments.fresh,
+        "--source auto": arguments.source == "auto" and arguments.size is not None,
+        "--no-sparse": arguments.no_sparse and arguments.size is not None,
+    }
+    for option, given in needless.items():
+        if given:
+            raise UsageError(f"{option}: {_WHY[option.split()[0]]}; leave it out")
+
+
+def _set_up_logging(arguments: argparse.Namespace) -> None:
+    set_up_logging(arguments)
+    if not arguments.log_file:
+        # What stops the bundle ends the command, which says so by itself.
+        frontier = logging.getLogger("bundlefs.bundling.frontier")
+        frontier.addFilter(lambda record: record.levelno < logging.ERROR)
+
+
+def _from_file(
+    arguments: argparse.Namespace, recipe: Recipe, descriptor: int | None = None
+) -> None:
+    path = arguments.image if descriptor is None else Path("standard input")
+    with ExitStack() as stack:
+        image = stack.enter_context(closing(open_image(arguments, path, descriptor=descriptor)))
+        warn_of_size(image, arguments)
+        warn_of_doubts(image, arguments)
+        recipe = for_image(arguments, image, recipe, print_warning)
+        state = open_state(arguments, image, recipe, fresh=arguments.fresh)
+        stack.enter_context(closing(state))
+        state.sign(f"process {os.getpid()}, bundling to {arguments.dest}")
+        workers = stack.enter_context(Workers(arguments.jobs))
+        tap = Tap(workers.lane(_BEHIND))
+        bundle = stack.enter_context(closing(Bundle(image, recipe, Engine(workers, tap), state)))
+        stack.enter_context(shown(bundle))
+        _remove_manifests(arguments, recipe)
+        Export(bundle, tap, DirectorySink(arguments.dest), arguments.dest).run()
+
+
+def _from_pipe(arguments: argparse.Namespace, recipe: Recipe, pipe: BinaryIO) -> None:
+    sink = DirectorySink(arguments.dest)
+    metadata = for_pipe(arguments, recipe.metadata, log.info)
+    warn_if_large(arguments.size, "standard input", arguments)
+    with BundleWriter(
+        recipe.prefix,
+        arguments.size,
+        sink,
+        level=recipe.level,
+        jobs=arguments.jobs,
+        user_keys=recipe.user_keys,
+    ) as writer:
+        data = pipe.read(_PIECE)
+        require_raw_pipe(arguments, data)
+        _remove_manifests(arguments, recipe)
+        while data:
+            writer.write(data)
+            data = pipe.read(_PIECE)
+    for to in recipe.recipients:
+        writer.write_manifest_for(metadata, to)
+
+
+def _remove_manifests(arguments: argparse.Namespace, recipe: Recipe) -> None:
+    """Remove those of an earlier bundle: where there is a manifest, its parts are whole."""
+    for to in recipe.recipients:
+        (arguments.dest / to.filename).unlink(missing_ok=True)
+
+
+@contextmanager
+def _spooled(pipe: BinaryIO) -> Iterator[int]:
+    """Keep what comes through a pipe in a file, since the tar header needs its size first.
+
+    The file has no name: a plain image must not stay behind, however this ends.
+    """
+    folder = default_folder()
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(os.fdopen(open_unnamed(folder), "r+b"))
+            say(f"warning: no --size, so the image is kept in a nameless file in {folder} first")
+            shutil.copyfileobj(pipe, file, _PIECE)
+            file.flush()
+        except OSError as error:
+            raise BundlefsError(
+                f"cannot keep the image in {folder}: {error.strerror}; give its size"
+                " with --size, or set TMPDIR to a folder with room"
+            ) from error
+        yield file.fileno()

@@ -1,0 +1,139 @@
+"""`bundlefs manifest`: a manifest for other regions from one that is there; parts untouched."""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from bundlefs.base.errors import BundleError, UsageError
+from bundlefs.cli.architecture import add_arch_options, asked
+from bundlefs.cli.bundles import (
+    PIPE,
+    add_ignore_signature,
+    add_key_arguments,
+    add_manifest,
+    load_keys,
+    read_given,
+    unlock_given,
+    warn_unless_signed,
+)
+from bundlefs.cli.common import Subparsers, read_certs
+from bundlefs.cli.streams import tell
+from bundlefs.keys.regions import Recipient, recipients
+from bundlefs.keys.rsa import Secret, UserKeys, sign, wrap
+from bundlefs.manifest.read import BundleManifest
+from bundlefs.manifest.write import Contents, Metadata, WrappedSecrets, parse_mapping, render
+from bundlefs.unbundling.extract import NewFile, Pipe, Sink, SparseFile, file_name, written
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "manifest",
+        help="make a manifest for another region, kernel or mapping",
+        description="Make a manifest for other regions from MANIFEST: the key is unwrapped with"
+        " yours, wrapped for EC2's there, and signed anew. The parts stay as they are.",
+        allow_abbrev=False,
+    )
+    add_manifest(parser)
+    add_key_arguments(parser)
+    add_ignore_signature(parser)
+    add = parser.add_argument
+    add("--region", action="append", default=[], metavar="REGION", help="repeatable")
+    add("--ec2-cert", action="append", default=[], metavar="[REGION=]PEM", help="repeatable")
+    add("--account", metavar="ID", help="another AWS account")
+    add_arch_options(add, "as it is")
+    add("--kernel", metavar="AKI", help="another kernel; '' for none")
+    add("--ramdisk", metavar="ARI", help="another ramdisk; '' for none")
+    add(
+        "-B",
+        "--block-device-mapping",
+        action="append",
+        metavar="VIRTUAL=DEVICE",
+        help="another mapping (repeatable); '' for none",
+    )
+    add("-o", "--output", type=Path, metavar="FILE|DIR", default=PIPE, help="default: '-', stdout")
+    add("--force", action="store_true", help="overwrite FILE")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make the manifests."""
+    if arguments.force and arguments.output == PIPE:
+        raise UsageError("--force is for a file; name one, or a folder, with -o")
+    keys = load_keys(arguments)
+    wanted = recipients("image", arguments.region, read_certs(arguments.ec2_cert))
+    manifest = read_given(arguments)
+    secret = unlock_given(manifest, keys, arguments)
+    warn_unless_signed(manifest, keys, arguments.manifest)
+    # With EC2's key alone there is no user's: as in a mount, one is made for the occasion.
+    user = UserKeys(keys.user.public_key(), keys.user) if keys.user else UserKeys.load(None, None)
+    metadata = _metadata(manifest, arguments)
+    named = [replace(to, filename=_renamed(to.filename, manifest)) for to in wanted]
+    for to in named:
+        text = _rendered(manifest, metadata, to, secret, user)
+        _write(text, to, arguments, several=len(named) > 1)
+    return 0
+
+
+def _renamed(filename: str, manifest: BundleManifest) -> str:
+    return file_name(manifest) + filename.removeprefix("image")
+
+
+def _metadata(manifest: BundleManifest, arguments: argparse.Namespace) -> Metadata:
+    mappings = manifest.mappings
+    if arguments.block_device_mapping is not None:
+        mappings = tuple(parse_mapping(text) for text in arguments.block_device_mapping if text)
+    return Metadata(
+        account=arguments.account or manifest.user,
+        arch=asked(arguments) or manifest.arch,
+        image_type=manifest.image_type,
+        kernel=_other(arguments.kernel, manifest.kernel),
+        ramdisk=_other(arguments.ramdisk, manifest.ramdisk),
+        mappings=mappings,
+        product_codes=manifest.product_codes,
+        ancestors=manifest.ancestors,
+        kernel_name=manifest.kernel_name,
+        any_arch=True,  # what the manifest says is not ours to question
+    )
+
+
+def _other(given: str | None, old: str | None) -> str | None:
+    return old if given is None else given or None
+
+
+def _rendered(
+    manifest: BundleManifest, metadata: Metadata, to: Recipient, secret: Secret, user: UserKeys
+) -> bytes:
+    if manifest.digest is None or manifest.bundled_size is None:
+        raise BundleError(
+            "the manifest lacks the digest or the bundled size: EC2 refuses such a one"
+        )
+    contents = Contents(
+        name=manifest.name,
+        size=manifest.size,
+        bundled_size=manifest.bundled_size,
+        digest=manifest.digest,
+        parts=tuple((entry.filename, entry.digest) for entry in manifest.parts),
+    )
+    wrapped = WrappedSecrets(*wrap(to.public, secret), *wrap(user.public, secret))
+    return render(metadata, contents, wrapped, lambda text: sign(user.private, text))
+
+
+def _write(text: bytes, to: Recipient, arguments: argparse.Namespace, *, several: bool) -> None:
+    output = arguments.output
+    if several and not output.is_dir():
+        raise UsageError("several manifests: name a folder for them with -o")
+    if output == PIPE:
+        with written("standard output"):
+            _put(text, Pipe(sys.stdout.fileno()))
+        return
+    path = (output / to.filename if output.is_dir() else output).absolute()
+    with written(path), NewFile(path, force=arguments.force) as new:
+        _put(text, SparseFile(new.file, sparse=False))
+    tell(f"{path}: for {', '.join(to.regions) or 'the standard key'}")
+
+
+def _put(text: bytes, sink: Sink) -> None:
+    sink.write(0, memoryview(text))
+    sink.finish(len(text))

@@ -1,0 +1,67 @@
+"""`bundlefs open`: a bundle as a disk."""
+
+import argparse
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from bundlefs.cli.bundles import (
+    add_bundle_arguments,
+    add_ignore_signature,
+    load_keys,
+    read_given,
+    signature_in_words,
+    unlock_given,
+    warn_unless_signed,
+)
+from bundlefs.cli.common import Subparsers, needs_fuse, reported
+from bundlefs.cli.mountopts import add_mount_options
+from bundlefs.fuse.daemon import in_background
+from bundlefs.keys.rsa import Secret
+from bundlefs.manifest.read import BundleManifest
+
+log = logging.getLogger(__name__)
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "open",
+        help="show the image in a bundle, decrypted as it is read",
+        description="Show the image in a bundle at MOUNTPOINT as one read-only file, decrypted"
+        " and inflated as it is read, for losetup, mount -o ro,loop, fdisk -l and the like.",
+        allow_abbrev=False,
+    )
+    add_bundle_arguments(parser)
+    parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT")
+    parser.add_argument("--no-verify", action="store_true", help="do not check the parts' digests")
+    add_ignore_signature(parser)
+    add_mount_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check what can be checked, then mount: here, or in the background."""
+    manifest, secret, said = unlocked(arguments)
+    with needs_fuse():
+        from bundlefs.cli.session import open_session  # noqa: PLC0415  # loads the event loop
+
+    def serve(ready: Callable[[], None]) -> int:
+        def begun() -> None:
+            log.info("%s: signature: %s", arguments.manifest, said)
+            ready()
+
+        return open_session(arguments, manifest, secret, begun)
+
+    if arguments.foreground:
+        return serve(lambda: None)
+    return in_background(lambda ready: reported(lambda: serve(ready)))
+
+
+def unlocked(arguments: argparse.Namespace) -> tuple[BundleManifest, Secret, str]:
+    """Return the manifest, its secret, and what its signature shows; warn where that is nothing."""
+    keys = load_keys(arguments)
+    manifest = read_given(arguments)
+    secret = unlock_given(manifest, keys, arguments)
+    warn_unless_signed(manifest, keys, arguments.manifest)
+    return manifest, secret, signature_in_words(manifest, keys)

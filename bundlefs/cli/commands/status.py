@@ -1,0 +1,182 @@
+"""`bundlefs status`: where a mount stands, for a person or as JSON, once or until it is done."""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bundlefs.base.errors import MountError, UsageError
+from bundlefs.base.escapes import escaped
+from bundlefs.cli.bars import Bar, ascii_only
+from bundlefs.cli.common import Subparsers, human, positive
+from bundlefs.cli.misuse import ask_for_mountpoint
+from bundlefs.cli.streams import say
+from bundlefs.fuse.mountpoint import read_status
+
+_PHASES = {
+    "unopened": "nobody has looked into it yet",
+    "opening": "the image is being opened",
+    "idle": "nothing to do; what is asked for next is made then",
+    "indexing": "the index pass runs",
+    "complete": "all parts are known",
+    "failed": "failed, and stays so; nothing more is served",
+}
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "status",
+        help="show where a mount stands",
+        description="Show where the mount at MOUNTPOINT stands, or of a folder of images the one"
+        " at MOUNTPOINT/NAME. Exit code 1 if it has failed.",
+        allow_abbrev=False,
+    )
+    # Not required by argparse, since there is more to say than that it is.
+    parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT", nargs="?")
+    parser.add_argument("--json", action="store_true", help="as JSON, all fields")
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="show it again and again, until the bundle is complete or the mount ends; of a folder"
+        " of images, until each that was looked into is complete or has failed (exit code 1 then)",
+    )
+    parser.add_argument(
+        "--interval",
+        metavar="SECONDS",
+        type=positive,
+        help="between two looks of --watch (default: 1)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the status."""
+    if arguments.interval is not None and not arguments.watch:
+        raise UsageError("--interval is for --watch; give both or none")
+    if arguments.mountpoint is None:
+        return ask_for_mountpoint("status")
+    status = read_status(arguments.mountpoint)
+    if arguments.watch:
+        return _watch(arguments, status)
+    print(json.dumps(status, indent=1) if arguments.json else describe(status))
+    return 1 if status["phase"] == "failed" else 0
+
+
+def _watch(arguments: argparse.Namespace, status: dict[str, Any]) -> int:
+    """Show each status that differs: in place on a terminal, else one after the other."""
+    show = _Shown(as_json=arguments.json)
+    while True:
+        show(status)
+        phases = _phases(status)
+        if phases and phases <= {"complete", "failed"}:
+            return 1 if "failed" in phases else 0
+        time.sleep(arguments.interval or 1)
+        try:
+            status = read_status(arguments.mountpoint)
+        except MountError:
+            say(f"the mount at {arguments.mountpoint} has ended")
+            return 0
+
+
+def _phases(status: dict[str, Any]) -> set[str]:
+    """Return the phases of all that somebody has asked for: of a folder, those of its images."""
+    return {one["phase"] for one in status.get("images", [status])} - {"unopened"}
+
+
+class _Shown:
+    """What was shown last; time alone is no change."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._in_place = sys.stdout.isatty() and not as_json
+        self._last: dict[str, Any] = {}
+        self._lines = 0
+
+    def __call__(self, status: dict[str, Any]) -> None:
+        lasting = {name: value for name, value in status.items() if not name.endswith("seconds")}
+        lasting["silent"] = bool(status.get("storage_silent_seconds"))
+        if lasting == self._last and not self._in_place:
+            return
+        self._last = lasting
+        text = json.dumps(status) if self._as_json else describe(status)
+        if self._in_place:
+            # Up to where it began, and clear from there [ECMA-48].
+            text = (f"\x1b[{self._lines}A\x1b[J" if self._lines else "") + text
+            self._lines = len(describe(status).splitlines())
+        print(text, flush=True)
+
+
+def describe(status: dict[str, Any]) -> str:
+    """Give the status in a few lines."""
+    size = f", {human(status['image_size'])}" if "image_size" in status else ""
+    lines = [f"image     {status['image']}{size}"]
+    if "access" in status:
+        lines += _opened(status)
+    elif "image_size" in status:
+        lines += _bundled(status)
+    else:
+        lines.append(f"phase     {status['phase']}: {_PHASES[status['phase']]}")
+        lines += _waiting(status)
+    lines += [_line(image) for image in status.get("images", ())]
+    if status["phase"] == "indexing":
+        lines.append(bar(status))
+    if status["error"]:
+        lines.append(f"error     {status['error']}")
+    return "\n".join(map(escaped, lines))
+
+
+def _line(image: dict[str, Any]) -> str:
+    """Tell of one among many images."""
+    text = f"  {image['name']}: {image['phase']}"
+    if image["phase"] == "indexing":
+        text += f", {100 * image['tar_bytes_done'] // image['tar_size']} %"
+    if silent := image.get("storage_silent_seconds"):
+        text += f", {_silence(silent)}"
+    return f"{text}: {image['error']}" if image["error"] else text
+
+
+def _bundled(status: dict[str, Any]) -> list[str]:
+    lines = [
+        f"phase     {status['phase']}: {_PHASES[status['phase']]}",
+        f"bundle    {status['parts_made']} parts made, {human(status['sealed_bytes'])} sealed",
+        f"read      {human(status['image_bytes_read'])} of the image",
+        f"mounted   for {status['seconds']:.0f} s, by process {status['pid']}",
+    ]
+    return lines + _waiting(status)
+
+
+def _waiting(status: dict[str, Any]) -> list[str]:
+    if not (silent := status.get("storage_silent_seconds")):
+        return []
+    whose = "the storage of an image" if "images" in status else "storage"
+    return [f"waiting   {_silence(silent, whose)}; what needs it goes on when it does"]
+
+
+def _silence(seconds: float, whose: str = "storage") -> str:
+    return f"{whose} has not answered for {seconds:.0f} s"
+
+
+def _opened(status: dict[str, Any]) -> list[str]:
+    failed = "a read failed; the next one tries again" if status["error"] else "no read has failed"
+    return [
+        f"phase     {status['phase']}: {failed}",
+        f"bundle    {human(status['sealed_bytes'])}, opened {status['access']}",
+        f"mounted   by process {status['pid']}",
+    ]
+
+
+def bar(status: dict[str, Any]) -> str:
+    """Draw how far the index pass is; nobody knows when it ends while storage does not answer."""
+    return Bar.format_meter(
+        status["tar_bytes_done"],
+        status["tar_size"],
+        0 if status.get("storage_silent_seconds") else status["pass_seconds"],
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+        ncols=78,
+        ascii=ascii_only(sys.stdout),
+    )

@@ -1,0 +1,32 @@
+"""`bundlefs umount`: end a mount, also one whose process is gone."""
+
+import argparse
+from pathlib import Path
+
+from bundlefs.cli.common import Subparsers
+from bundlefs.cli.misuse import ask_for_mountpoint
+from bundlefs.fuse.mountpoint import unmount
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "umount",
+        help="unmount and wait for the mount's process to end",
+        description="Unmount MOUNTPOINT and wait until its process has ended.",
+        allow_abbrev=False,
+    )
+    # Not required by argparse, since there is more to say than that it is.
+    parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT", nargs="?")
+    parser.add_argument(
+        "-l", "--lazy", action="store_true", help="detach now, end when nobody uses it any more"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Unmount."""
+    if arguments.mountpoint is None:
+        return ask_for_mountpoint("umount")
+    unmount(arguments.mountpoint, lazy=arguments.lazy)
+    return 0

@@ -1,0 +1,83 @@
+"""`bundlefs unbundle`: a bundle back to its image."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from bundlefs.base.errors import UsageError
+from bundlefs.base.workers import Workers
+from bundlefs.cli.bundles import (
+    PIPE,
+    add_bundle_arguments,
+    add_ignore_signature,
+    add_jobs,
+    load_keys,
+    parts_folder,
+    progress_bar,
+    read_given,
+    signature_in_words,
+    unlock_given,
+    warn_unless_signed,
+)
+from bundlefs.cli.common import Subparsers, human
+from bundlefs.cli.streams import tell
+from bundlefs.unbundling.extract import (
+    NewFile,
+    Pass,
+    Passed,
+    Pipe,
+    Sink,
+    SparseFile,
+    file_name,
+    written,
+)
+from bundlefs.unbundling.parts import PartFiles
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "unbundle",
+        help="write the image in a bundle to a file",
+        description="Write the image in a bundle to a sparse file. It gets its name only when"
+        " every digest held.",
+        allow_abbrev=False,
+    )
+    add_bundle_arguments(parser)
+    add_jobs(parser)
+    add_ignore_signature(parser)
+    add = parser.add_argument
+    add("-o", "--output", type=Path, metavar="IMAGE", help="'-' is standard output")
+    add("--sparse", action="store_true", help="leave holes for runs of zeros, too")
+    add("--force", action="store_true", help="overwrite IMAGE")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Unbundle."""
+    for option in ("force", "sparse"):
+        if arguments.output == PIPE and getattr(arguments, option):
+            raise UsageError(f"--{option} is for a file; standard output gets every byte in order")
+    keys = load_keys(arguments)
+    manifest = read_given(arguments)
+    secret = unlock_given(manifest, keys, arguments)
+    parts = PartFiles(manifest, parts_folder(arguments))
+
+    def into(sink: Sink) -> Passed:
+        with parts, Workers(arguments.jobs) as workers, progress_bar() as progress:
+            return Pass(manifest, parts, secret, workers).run(sink, progress)
+
+    output = arguments.output or Path(f"{file_name(manifest)}.img")
+    if output == PIPE:
+        warn_unless_signed(manifest, keys, arguments.manifest)
+        with written("standard output"):
+            into(Pipe(sys.stdout.fileno()))
+        return 0
+    # However it is ended, the temporary file goes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with written(output), NewFile(output.absolute(), force=arguments.force) as new:
+        passed = into(SparseFile(new.file, sparse=arguments.sparse))
+    size, said = human(passed.member.size), signature_in_words(manifest, keys)
+    tell(f"{output}: {size}, all digests hold; signature: {said}")
+    return 0

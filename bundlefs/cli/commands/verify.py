@@ -1,0 +1,168 @@
+"""`bundlefs verify`: check a bundle as far as the keys at hand go, and say what was checked."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from bundlefs.base.errors import BundleError
+from bundlefs.base.workers import Workers
+from bundlefs.cli.bundles import (
+    add_bundle_arguments,
+    add_jobs,
+    load_keys,
+    parts_folder,
+    progress_bar,
+    read_given,
+    signature_in_words,
+)
+from bundlefs.cli.common import Subparsers, human
+from bundlefs.cli.streams import show
+from bundlefs.manifest.read import BundleManifest
+from bundlefs.unbundling.extract import Nowhere, Pass, check_parts
+from bundlefs.unbundling.parts import PartFiles
+from bundlefs.unbundling.unlock import Keys, Signature, check_signature, unlock
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "verify",
+        help="check a bundle: parts, signature, decryption, digest, size",
+        description="Check a bundle as far as the given keys go. Exit code 0 only if all that"
+        " could be checked held.",
+        allow_abbrev=False,
+    )
+    add_bundle_arguments(parser)
+    add_jobs(parser)
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """One check: what was looked at, how it went (`ok`, `failed`, `skipped`), and why."""
+
+    name: str
+    result: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{'FAILED' if self.result == 'failed' else self.result:7}  {self.name}: {self.text}"
+
+
+class _Report:
+    """The checks so far. Each is printed as it is done, unless all are to be one JSON object."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._checks: list[_Check] = []
+
+    @property
+    def failed(self) -> bool:
+        """Whether a check has failed."""
+        return any(check.result == "failed" for check in self._checks)
+
+    def add(self, name: str, result: str, text: str) -> None:
+        """Take the result of a check."""
+        check = _Check(name, result, text)
+        self._checks.append(check)
+        if not self._as_json:
+            show(str(check))
+
+    def check(self, name: str, look: Callable[[], str]) -> bool:
+        """Do a check: `look` returns what it found, or raises why it failed."""
+        try:
+            found = look()
+        except BundleError as error:
+            self.add(name, "failed", str(error))
+            return False
+        self.add(name, "ok", found)
+        return True
+
+    def close(self) -> None:
+        """Print what is printed at the end."""
+        if self._as_json:
+            checks = [asdict(check) for check in self._checks]
+            print(json.dumps({"ok": not self.failed, "checks": checks}, indent=1))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check everything that can be."""
+    keys = load_keys(arguments)
+    report = _Report(as_json=arguments.json)
+    manifest = _manifest(report, arguments)
+    if manifest is not None:
+        _checked(report, manifest, keys, arguments)
+    report.close()
+    sys.stdout.flush()
+    return 1 if report.failed else 0
+
+
+def _manifest(report: _Report, arguments: argparse.Namespace) -> BundleManifest | None:
+    """Read the manifest; where it is of no use, a program is told as of any other check."""
+    try:
+        return read_given(arguments)
+    except BundleError as error:
+        if not arguments.json:
+            raise
+        report.add("manifest", "failed", str(error))
+    return None
+
+
+def _checked(
+    report: _Report, manifest: BundleManifest, keys: Keys, arguments: argparse.Namespace
+) -> None:
+    text = f"{manifest.name}, version {manifest.version}, {len(manifest.parts)} parts"
+    report.add("manifest", "ok", text)
+    _signature(report, manifest, keys)
+    with Workers(arguments.jobs) as workers:
+        _contents(report, manifest, keys, arguments, workers)
+
+
+_RESULTS = {Signature.HOLDS: "ok", Signature.BAD: "failed"}
+
+
+def _signature(report: _Report, manifest: BundleManifest, keys: Keys) -> None:
+    result = _RESULTS.get(check_signature(manifest, keys), "skipped")
+    report.add("signature", result, signature_in_words(manifest, keys))
+
+
+def _contents(
+    report: _Report,
+    manifest: BundleManifest,
+    keys: Keys,
+    arguments: argparse.Namespace,
+    workers: Workers,
+) -> None:
+    found: list[PartFiles] = []
+
+    def sizes() -> str:
+        found.append(PartFiles(manifest, parts_folder(arguments)))
+        total = human(found[0].size)
+        return total if manifest.bundled_size else f"{total} (the manifest does not tell)"
+
+    def digests() -> str:
+        with found[0], progress_bar() as progress:
+            check_parts(found[0], workers, progress)
+        return f"all {len(found[0])}"
+
+    def decryption() -> str:
+        with found[0], progress_bar() as progress:
+            # The signature is a check of its own.
+            secret = unlock(manifest, keys, ignore_signature=True)
+            passed = Pass(manifest, found[0], secret, workers).run(Nowhere(), progress)
+        digest = passed.digest if manifest.digest else "not checked, the manifest has none"
+        return f"image of {passed.member.size} bytes, tar digest {digest}"
+
+    whole = False
+    if report.check("sizes of the parts", sizes):
+        whole = report.check("digests of the parts", digests)
+    else:
+        report.add("digests of the parts", "skipped", "the parts are not all there")
+    if whole and keys.can_open:
+        report.check("decryption, tar digest, image size", decryption)
+    else:
+        why = "no private key given (--user-key)" if whole else "the parts are damaged"
+        report.add("decryption, tar digest, image size", "skipped", why)

@@ -1,0 +1,193 @@
+"""Random access to a gzip stream, by points where inflating may start.
+
+`indexed_gzip` keeps access points (a bit offset and the 32 KiB before): of the
+libraries that do so it is the one whose memory does not grow with what is read
+or with how well it compresses (rapidgzip is twice as fast in the first pass, and
+took three times the memory of the stream's chunks). It makes its points as far
+as somebody reads, and they may be kept for the next time.
+
+Access points hold plain bytes of the image, so they are as private as a state.
+
+Concurrency: any thread may read. One lock around `indexed_gzip`; `Kept` sees to it that
+no chunk is inflated twice at a time.
+"""
+
+import io
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import indexed_gzip
+
+from bundlefs.base.errors import BundlefsError
+from bundlefs.base.kept import Kept
+from bundlefs.base.spans import Span, split
+
+log = logging.getLogger(__name__)
+
+SPACING = 4 << 20
+_READ = 64 << 10
+_CACHE_SIZE = 64 << 20
+
+
+class Stream(Protocol):
+    """A gzip stream by offset."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    def read(self, span: Span) -> bytes:
+        """Read bytes within the stream."""
+
+
+class Chunks:
+    """Chunks of equal size, each made when it is first needed, the last ones used kept."""
+
+    def __init__(self, size: int, make: Callable[[int], bytes]) -> None:
+        self._size = size
+        self._kept = Kept(_CACHE_SIZE // size, make)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Give up to `length` bytes at `offset`, fewer only where a chunk is short: the last."""
+        pieces = []
+        for number, span in split(Span(offset, offset + length), self._size):
+            chunk = self._kept.get(number)
+            pieces.append(chunk[span.start : span.stop])
+            if len(chunk) < self._size:
+                break
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class GzipPoints:
+    """The content of a gzip stream, of one member or several.
+
+    Args:
+        stream: the gzip stream.
+        damaged: makes the error of what is wrong with it.
+        spacing: bytes of content between two points.
+        index: what `grown` gave at an earlier time.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        damaged: Callable[[str], BundlefsError],
+        spacing: int = SPACING,
+        index: bytes | None = None,
+    ) -> None:
+        self._lock = threading.Lock()
+        self._damaged = damaged
+        self._stream = _AsFile(stream)
+        self._file = indexed_gzip.IndexedGzipFile(
+            # Unless told otherwise it inflates four times the spacing at each read.
+            fileobj=self._stream,
+            spacing=spacing,
+            buffer_size=SPACING,
+            readbuf_size=_READ,
+        )
+        self._chunks = Chunks(SPACING, self._inflate)
+        if index is not None:
+            self._take(index)
+        self._known = self._points()
+
+    def _take(self, index: bytes) -> None:
+        try:
+            self._file.import_index(fileobj=io.BytesIO(index))
+        except indexed_gzip.ZranError as error:
+            log.warning(
+                "access points are made anew: those that were kept are of no use (%s)", error
+            )
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Give up to `length` bytes at `offset`, fewer only at the end of the content.
+
+        Raises:
+            BundlefsError: what `damaged` makes, or what reading the stream raised.
+            OSError: the same.
+        """
+        return self._chunks.read(offset, length)
+
+    def _inflate(self, number: int) -> bytes:
+        with self._lock:
+            try:
+                return self._piece(number)
+            except BundlefsError:
+                # Points are made ahead of what is asked for. If that met with damage further on,
+                # the points before it are there now.
+                return self._piece(number)
+
+    def _piece(self, number: int) -> bytes:
+        self._stream.forget()
+        try:
+            self._file.seek(number * SPACING)
+            data: bytes = self._file.read(SPACING)
+        except OSError as error:  # all of its own errors are, but those of misuse
+            if self._stream.error is not None:
+                raise self._stream.error from None
+            raise self._damaged(f"the gzip stream is damaged: {error}") from error
+        if self._stream.error is not None and len(data) < SPACING:
+            raise self._stream.error  # it took what could not be read for the end
+        return data
+
+    def _points(self) -> int:
+        return sum(1 for _ in self._file.seek_points())
+
+    def grown(self) -> bytes | None:
+        """Give the points for the next time, or None if there are no more than there were."""
+        with self._lock:
+            if self._points() <= self._known:
+                return None
+            buffer = io.BytesIO()
+            self._file.export_index(fileobj=buffer)
+            return buffer.getvalue()
+
+    def close(self) -> None:
+        """Let go of it."""
+        with self._lock:
+            self._file.close()
+
+
+class _AsFile(io.RawIOBase):
+    """The gzip stream as the seekable file that `indexed_gzip` wants.
+
+    Attributes:
+        error: what the last read that failed had to say, which its caller wraps or loses.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self.error: BundlefsError | OSError | None = None
+        self._stream = stream
+        self._position = 0
+
+    def forget(self) -> None:
+        """Begin anew: nothing has failed."""
+        self.error = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._stream.size}
+        self._position = base[whence] + offset
+        return self._position
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # Buffer is 3.12
+        view = memoryview(buffer).cast("B")
+        stop = min(self._position + len(view), self._stream.size)
+        try:
+            data = self._stream.read(Span(self._position, max(stop, self._position)))
+        except (BundlefsError, OSError) as error:
+            self.error = error
+            raise
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)

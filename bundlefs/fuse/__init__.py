@@ -1,0 +1,1 @@
+"""The file system: handlers, what a mount shows, its session. Home of trio and pyfuse3."""

@@ -1,0 +1,378 @@
+"""Images that are opened on demand, and let go of while nobody needs them.
+
+An image takes some open files for as long as it is open, and one that was deleted keeps
+its disk space. So the one that was used the longest time ago is let go of where open files get
+scarce, and one that is gone as soon as nobody has it open. Opened again, it is the same bundle:
+same keys, same bytes, same times; what is found to be another one is refused for good.
+
+Concurrency: `_lock` guards the images; each is opened in a thread of its own. An image is closed
+only while nobody holds it and nothing is under way for it, and is opened again after that.
+"""
+
+import errno
+import itertools
+import logging
+import os
+import resource
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from bundlefs.base.errors import (
+    BundlefsError,
+    ClosedError,
+    ImageChangedError,
+    ImageError,
+    InconsistentError,
+)
+from bundlefs.base.storage import Storage
+from bundlefs.base.threads import PATIENCE_SECONDS, start_abandonable
+from bundlefs.fuse.looks import Identity
+from bundlefs.fuse.views import View
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+"""The least time between two tries to open an image."""
+SWEEP_SECONDS = 5.0
+_SPARE_FILES = 64
+_BATCH = 16
+_SHORTAGES = (errno.EMFILE, errno.ENFILE)
+
+
+class Passing(View[Any], Protocol):
+    """A view that can be closed and made again."""
+
+    def idle(self) -> bool:
+        """Tell whether nothing is under way."""
+
+    def failure(self) -> BaseException | None:
+        """Give the error if it has failed for good."""
+
+
+Opener = Callable[[Path, int], Passing]
+"""Opens an image for the view of a number."""
+Closer = Callable[[int, bool], None]
+"""Closes what the opener has opened for the view of a number; tells if that is for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unopened:
+    """What is told of an image that is not open: `phase` is `unopened`, `opening` or `failed`."""
+
+    phase: str
+    image: str
+    storage_silent_seconds: float
+    error: str | None
+
+
+@dataclass(slots=True, eq=False)
+class OpenedImage:
+    """An image, whatever the names it is shown by.
+
+    Attributes:
+        number: the opener's for it.
+        path: where it is.
+        found: what its file was when it was opened.
+        created_ns: when its bundle was begun, once that has been shown.
+        opened: tells when it is open; holds the error if that fails or has failed.
+        view: while it is open.
+        error: why it is not open; `final` if it never will be.
+        tried: when that was found.
+        holders: how many have it open.
+        used: when it was held last, in a count of its own.
+        last: status and space when it was let go of.
+        closing: set when it is closed again.
+    """
+
+    number: int
+    path: Path
+    found: Identity
+    created_ns: int | None = None
+    opened: "Future[View[Any]] | None" = None
+    view: Passing | None = None
+    error: BaseException | None = None
+    final: bool = False
+    tried: float = 0.0
+    logged: str = ""
+    holders: int = 0
+    used: int = 0
+    last: tuple[Any, tuple[int, int]] | None = None
+    closing: threading.Event = field(default_factory=threading.Event)
+    storage: Storage = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.storage = Storage.of(self.path)
+
+    def status(self) -> Any:  # noqa: ANN401  # of a view's own kind, or Unopened
+        """Tell where it stands; of one that was let go of, where it stood."""
+        if view := self.view:
+            return view.status()
+        if self.last and (self.error is None or self.last[0].phase == "failed"):
+            return self.last[0]
+        phase = "failed" if self.error else "opening" if self.opened else "unopened"
+        error = str(self.error) if self.error else None
+        silent = round(self.storage.silent_seconds, 1)
+        return Unopened(phase, str(self.path), silent, error)
+
+    def space(self) -> tuple[int, int]:
+        """Give the size of the image, and of the bundle as far as it is made; bytes."""
+        if view := self.view:
+            return view.space()
+        return self.last[1] if self.last else (0, 0)
+
+    def fail(self, error: BaseException) -> None:
+        """Have the error told to whoever asks; it is raised many times over, and must not grow."""
+        self.error = error
+        self.tried = time.monotonic()
+        self.opened = Future()
+        self.opened.set_exception(error)
+
+    def try_again(self, now: Identity) -> None:
+        """Forget an error whose reason may have gone meanwhile."""
+        if self.error is None or self.final or time.monotonic() - self.tried < RETRY_SECONDS:
+            return
+        # A locked state, too many open files: what is no image's own fault may pass.
+        lasting = isinstance(self.error, (ImageError, ImageChangedError))
+        if _system_error(self.error) or not lasting or now != self.found:
+            self.error = self.opened = None
+
+
+def _system_error(error: BaseException | None) -> int | None:
+    """Give the errno that an error comes from."""
+    while error is not None:
+        # Libraries tell of damaged data by an OSError without a number.
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        error = error.__cause__
+    return None
+
+
+class Openings:
+    """Opens images and lets go of them."""
+
+    def __init__(
+        self, opener: Opener, closer: Closer, identity: Callable[[Path], Identity | None]
+    ) -> None:
+        self._opener = opener
+        self._closer = closer
+        self._identity = identity
+        self._lock = threading.Lock()
+        self._images: dict[Path, OpenedImage] = {}
+        self._clock = itertools.count()
+        self._sweeping = False
+        self._looking: Future[None] | None = None
+        self._closed = False
+
+    def image(self, place: Path, path: Path, now: Identity) -> OpenedImage:
+        """Give the image of a place, opened or not; `path` leads there, and is shown."""
+        with self._lock:
+            image = self._images.get(place)
+            if image is None:
+                image = self._images[place] = OpenedImage(len(self._images) + 1, path, now)
+            image.try_again(now)
+            return image
+
+    def all(self) -> list[OpenedImage]:
+        """Give all images that were ever asked for."""
+        with self._lock:
+            return list(self._images.values())
+
+    def hold(self, image: OpenedImage) -> "Future[View[Any]]":
+        """Ask for a view, which stays open until `release`; the future holds the error if any."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the mount is being ended")
+            image.holders += 1
+            image.used = next(self._clock)
+            if image.opened is None:
+                image.opened = Future()
+                start_abandonable(partial(self._open, image, image.opened), "open")
+            elif image.error:
+                image.error.with_traceback(None)
+            return image.opened
+
+    def release(self, image: OpenedImage) -> None:
+        """Take back one `hold`."""
+        with self._lock:
+            image.holders -= 1
+            image.used = next(self._clock)
+
+    # Opening, in a thread
+
+    def _open(self, image: OpenedImage, opened: "Future[View[Any]]") -> None:
+        image.found = self._identity(image.path) or image.found
+        try:
+            view = self._same(image, self._opened(image))
+        # Whatever it is, those who wait must hear of it: they hang otherwise.
+        except BaseException as error:  # noqa: BLE001
+            self._tell_failure(image, opened, error)
+            return
+        found = self._identity(image.path)
+        with self._lock:
+            image.view, image.created_ns = view, view.created_ns
+            # What was written since it was opened, the view itself finds.
+            image.found = found or image.found
+            if not self._closed:
+                opened.set_result(view)
+                self._start_sweeping()
+                return
+        view.close()
+
+    def _opened(self, image: OpenedImage) -> Passing:
+        """Open it; where open files are scarce, by letting go of others."""
+        if image.last:
+            # What it had open is closed by another thread just now.
+            image.closing.wait()
+        self._make_room()
+        while True:
+            try:
+                return self._opener(image.path, image.number)
+            except (BundlefsError, OSError) as error:
+                if _system_error(error) not in _SHORTAGES or not self._let_go_of_idle(_BATCH):
+                    raise
+
+    def _same(self, image: OpenedImage, view: Passing) -> Passing:
+        """Refuse another bundle than the one that was shown: a copy tool would mix the two."""
+        if image.created_ns in (None, view.created_ns):
+            return view
+        view.close()
+        self._closer(image.number, True)  # noqa: FBT003  # for good
+        raise InconsistentError(
+            f"image {image.path}: its state was removed or replaced while the image was not open,"
+            " and the bundle that was shown cannot be gone on with; unmount, and mount it again"
+        )
+
+    def _tell_failure(
+        self, image: OpenedImage, opened: "Future[View[Any]]", error: BaseException
+    ) -> None:
+        expected = isinstance(error, (BundlefsError, OSError))
+        if str(error) != image.logged:
+            log.error("%s: %s", image.path, error, exc_info=not expected and error)
+        with self._lock:
+            image.logged = str(error)
+            # What was shown of the bundle stays true, and nothing else may take its name.
+            image.final = image.created_ns is not None and isinstance(
+                error, (ImageChangedError, InconsistentError)
+            )
+            image.error, image.tried = error, time.monotonic()
+            if not self._closed:
+                opened.set_exception(error)
+
+    # Letting go
+
+    def _make_room(self) -> None:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        spare = min(_SPARE_FILES, limit // 4)
+        while _open_files() > limit - spare and self._let_go_of_idle(1):
+            pass
+
+    def _let_go_of_idle(self, count: int) -> int:
+        """Let go of those that were used the longest time ago; tell of how many."""
+        by_use = sorted(self.all(), key=lambda image: image.used)
+        let_go = (image for image in by_use if self._let_go(image))
+        return sum(1 for _ in itertools.islice(let_go, count))
+
+    def _let_go(self, image: OpenedImage) -> bool:
+        """Close an image if nobody needs it open; tell whether it was."""
+        with self._lock:
+            view = image.view
+            if self._closed or view is None or image.holders or not view.idle():
+                return False
+            image.view, image.opened = None, None
+            image.last = view.status(), view.space()
+            image.closing.clear()
+            if failure := view.failure():
+                image.final = True
+                image.fail(failure)
+        try:
+            view.close()
+            self._closer(image.number, image.final)
+        finally:
+            image.closing.set()
+        return True
+
+    # Looking after those that nobody reads
+
+    def look(self) -> Future[None]:
+        """Look in a thread at each image that was opened; the future is done when all were."""
+        with self._lock:
+            if self._looking is None:
+                self._looking = Future()
+                start_abandonable(self._look, "look")
+            return self._looking
+
+    def _look(self) -> None:
+        try:
+            self._sweep()
+        finally:
+            with self._lock:
+                looking, self._looking = self._looking, None
+            if looking:
+                looking.set_result(None)
+
+    def _start_sweeping(self) -> None:
+        if not self._sweeping:
+            self._sweeping = True
+            start_abandonable(self._keep_sweeping, "sweep")
+
+    def _keep_sweeping(self) -> None:
+        while True:
+            time.sleep(SWEEP_SECONDS)
+            self._sweep()
+            with self._lock:
+                if self._closed or not any(image.view for image in self._images.values()):
+                    self._sweeping = False
+                    return
+
+    def _sweep(self) -> None:
+        """Find what has changed or is gone, and keep no file of it open that nobody reads."""
+        for image in self.all():
+            if view := image.view:
+                # One whose storage does not answer is for the next time.
+                with suppress(Exception):
+                    view.checking().result(PATIENCE_SECONDS)
+                if isinstance(view.failure(), ImageChangedError):
+                    self._let_go(image)
+            elif image.last and not image.error:
+                self._compare(image)
+
+    def _compare(self, image: OpenedImage) -> None:
+        """Have an image fail that has changed since it was let go of."""
+        now = self._identity(image.path)
+        if now in (image.found, ()):
+            return
+        error = ImageChangedError(
+            f"image {image.path} was {'changed' if now else 'removed'} while in use; unmount, and"
+            " mount it again to bundle it as it is now"
+        )
+        with self._lock:
+            if image.view or image.opened:
+                return
+            image.final = True
+            image.fail(error)
+        log.error("%s has failed and stays failed: %s", image.path, error)
+
+    def close(self) -> None:
+        """End all: whoever waits gets an error."""
+        with self._lock:
+            self._closed = True
+            views = [image.view for image in self._images.values() if image.view]
+            for image in self._images.values():
+                if image.opened and not image.opened.done():
+                    image.opened.set_exception(ClosedError("the mount is being ended"))
+        for view in views:
+            view.close()
+
+
+def _open_files() -> int:
+    # Where /proc is not there, opening fails when there is no room, and that makes some.
+    with suppress(OSError):
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # names alone
+    return 0

@@ -1,0 +1,147 @@
+"""Images that are not raw: compressed, or in a virtual machine's format.
+
+`open_source` looks at the first bytes of the file, never at its name, and gives
+something that reads as the raw image does. How:
+
+- gzip: random access by `indexed_gzip`'s access points, without a copy. The size
+  takes one pass, which also proves the file whole; size and points are kept for
+  the next mount.
+- bzip2, xz, zstd: unpacked once into a file without a name. Libraries have random
+  access to their blocks and frames, but the common file, from `xz` or `zstd`
+  without options, is of one block, and could only be read from its start again
+  and again. So there is one way for all, by decoders of the standard library.
+- qcow2, vmdk, vdi: `qemu-nbd` serves the disk inside at a socket, without a copy.
+
+What is known not to be a disk (`foreign`) is refused by its name, in a file, on a
+device, or inside one of the above: a bundle of it could not be launched.
+
+What must not change is the file that was opened: each read compares, as with a
+raw image. On a block device nothing tells of a write, so it is taken as raw or
+not at all.
+"""
+
+import os
+import shlex
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from bundlefs.base.errors import FormError, ImageError
+from bundlefs.base.storage import Storage
+from bundlefs.image import foreign, forms, gzipped, qemu, spool, unpack
+from bundlefs.image.forms import Form
+from bundlefs.image.inside import Content, InsideImage
+from bundlefs.image.raw import Image, Source
+
+__all__ = ["open_source", "require_raw"]
+
+
+def open_source(
+    path: Path | str,
+    *,
+    raw: bool = False,
+    spool_dir: Path | None = None,
+    kept: Path | None = None,
+    descriptor: int | None = None,
+) -> Source:
+    """Open an image in whatever form it is.
+
+    Args:
+        path: the file, or a block device.
+        raw: take it as it is, whatever its first bytes look like.
+        spool_dir: where to unpack what has to be unpacked; by default $TMPDIR, else /var/tmp.
+        kept: a private file for what a compressed file's next mount is to know.
+        descriptor: the file, opened by the caller, who may close it; `path` only names it then.
+
+    Raises:
+        FormError: it is in a form that is not read, or damaged.
+        ImageError: it cannot be read, or is of no use as an image.
+        ImageChangedError: somebody wrote to it meanwhile.
+    """
+    with ExitStack() as stack:
+        found = Image.open(path) if descriptor is None else Image.adopt(Path(path), descriptor)
+        file = stack.enter_context(found)
+        form = Form.RAW if raw else _form(file)
+        source = file if form is Form.RAW else _inside(file, form, spool_dir, kept)
+        stack.pop_all()
+    return source
+
+
+def require_raw(head: bytes, where: str = "standard input") -> None:
+    """Refuse what comes through a pipe, and begins with `head`, if it is known to be no disk.
+
+    Raises:
+        FormError: it is not raw, and a pipe can be read in no other form.
+    """
+    head, path = head[: forms.HEAD_SIZE], Path("IMAGE")
+    if found := foreign.find(head, b""):
+        raise FormError(f"{where} is {found.refusal(path)}")
+    if (form := forms.of(head)) is not Form.RAW:
+        raise FormError(_not_raw(where, form, str(path)))
+
+
+def _form(file: Image) -> Form:
+    if manifest := foreign.bundle_of(file.path):
+        raise FormError(
+            f"image {file.path} is a part of a bundle, not a raw image: bundlefs open"
+            f" {shlex.quote(str(manifest))} MOUNTPOINT shows the image that is in it"
+        )
+    try:
+        # Not by `read`: the image's counter is of what is bundled.
+        with Storage.of(file.path).asked():
+            head = os.pread(file.fileno(), forms.HEAD_SIZE, 0)
+            tail = _tail(file)
+    except OSError as error:
+        raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error
+    if found := foreign.find(head, tail):
+        raise FormError(f"image {file.path} is {found.refusal(file.path)}")
+    form = forms.of(head)
+    if form is not Form.RAW and file.identity.is_block_device:
+        raise FormError(_not_raw(f"on device {file.path}", form, shlex.quote(str(file.path))))
+    return form
+
+
+def _tail(file: Image) -> bytes:
+    """Give the end of a file; nothing where the disk has a fault, which is for who reads it."""
+    with suppress(OSError):
+        return os.pread(file.fileno(), foreign.TAIL_SIZE, max(file.size - foreign.TAIL_SIZE, 0))
+    return b""
+
+
+def _not_raw(where: str, form: Form, path: str) -> str:
+    return (
+        f"{where} is {form.value}, not a raw image, and that can be read from a file alone:"
+        f" make a raw image of it: {forms.command(form, path)}"
+    )
+
+
+def _inside(file: Image, form: Form, spool_dir: Path | None, kept: Path | None) -> InsideImage:
+    content = _content(file, form, spool_dir or spool.default_folder(), kept)
+    try:
+        _require_disk(file, form, content)
+        # With the access points that were kept all would be near, and another time it would not.
+        return InsideImage(file, content, gzipped.NEAR if form is Form.GZIP else None)
+    except BaseException:
+        content.close()
+        raise
+
+
+def _content(file: Image, form: Form, folder: Path, kept: Path | None) -> Content:
+    if form is Form.GZIP:
+        return gzipped.GzippedImage(file, kept)
+    if form in unpack.CODECS:
+        return spool.unpacked(file, form, folder)
+    return qemu.serve(file, form)
+
+
+def _require_disk(file: Image, form: Form, content: Content) -> None:
+    """Refuse what would come out as a bundle of a file that is no disk."""
+    length = min(content.size, forms.HEAD_SIZE)
+    try:
+        head = content.read(0, length)
+        # The end of a gzip file is far to reach, and `GzippedImage` has seen it.
+        tail = b"" if form is Form.GZIP else content.read(content.size - length, length)
+    except OSError as error:
+        raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error
+    found, inner = foreign.find(head, tail), forms.of(head)
+    if found or inner is not Form.RAW:
+        raise foreign.inside(file.path, form.value, found.name if found else inner.value)

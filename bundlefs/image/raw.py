@@ -1,0 +1,361 @@
+"""The source: positional reads of an image, where its data lies, and proof that it is the same.
+
+The only module that touches the image. It knows nothing of what the bytes are for.
+
+Concurrency: any number of threads may call `read` and `extents` at once. Every read names its
+offset (pread), so there is no seek pointer to share. Only the count of bytes read is mutable,
+and a lock guards it. Whoever opened the image closes it, after the last read.
+"""
+
+import errno
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from bundlefs.base.errors import ImageChangedError, ImageError
+from bundlefs.base.spans import Span
+from bundlefs.base.storage import Storage
+
+_SECOND = 1_000_000_000
+# The kernel stamps files with a clock that ticks every 1 to 10 ms; double that to be safe.
+_TICK = 20_000_000
+# Some file systems keep whole seconds (ext4 with small inodes) or even ones alone (FAT).
+_COARSE_TICK = 2 * _SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What must stay as it is for the image to count as unchanged.
+
+    Attributes:
+        size: bytes.
+        mtime_ns: of the file, or for a block device of its node, in ns since 1970.
+        ctime_ns: same.
+        inode: of the file, or of the device node.
+        device: number of the file system's device.
+        is_block_device: if so, only its size is compared: a write to it leaves no trace in its
+            node's times.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    device: int
+    is_block_device: bool
+
+    @classmethod
+    def of(cls, descriptor: int) -> Self:
+        """Take the identity of an open file."""
+        status = os.fstat(descriptor)
+        block = stat.S_ISBLK(status.st_mode)
+        size = os.lseek(descriptor, 0, os.SEEK_END) if block else status.st_size
+        return cls(
+            size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev, block
+        )
+
+    def changes(self, now: "Identity") -> list[str]:
+        """Say in words what is different `now`; an empty list if nothing is.
+
+        The device number is left out: it may differ after a reboot, with the same file on it.
+        """
+        found = []
+        if now.is_block_device != self.is_block_device:
+            found.append("it was a file and is a block device, or the reverse")
+        if now.size != self.size:
+            found.append(f"size was {self.size} bytes, is {now.size}")
+        if self.is_block_device:
+            return found
+        if now.mtime_ns != self.mtime_ns:
+            found.append(f"mtime moved by {(now.mtime_ns - self.mtime_ns) / _SECOND:+.9f} s")
+        if now.ctime_ns != self.ctime_ns:
+            found.append(f"ctime moved by {(now.ctime_ns - self.ctime_ns) / _SECOND:+.9f} s")
+        if now.inode != self.inode:
+            found.append(f"inode was {self.inode}, is {now.inode}")
+        return found
+
+
+class Source(Protocol):
+    """An image as a bundle is made of it, whatever it is kept in. Thread-safe."""
+
+    @property
+    def path(self) -> Path:
+        """Give where it is, absolute."""
+
+    @property
+    def identity(self) -> Identity:
+        """Give what must stay as it is: the size is the image's own, the rest is its file's."""
+
+    @property
+    def size(self) -> int:
+        """Bytes, 1 or more."""
+
+    @property
+    def bytes_read(self) -> int:
+        """How many bytes of the image all reads together have given."""
+
+    def extents(self) -> tuple[Span, ...]:
+        """Give where the image has data, as `Image.extents` does."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read exactly `length` bytes at `offset`, as `Image.read` does."""
+
+    def peek(self, offset: int, length: int) -> bytes:
+        """Look at bytes that are quickly reached, uncounted; fewer at the end of those."""
+
+    def require_unchanged(self) -> None:
+        """Compare with what it was on opening, as `Image.require_unchanged` does."""
+
+    def close(self) -> None:
+        """Let go of it; again does nothing."""
+
+
+class Image:
+    """A raw image, open to read. A context manager that closes it.
+
+    Attributes:
+        path: absolute.
+        identity: as it was on opening; every read compares with it.
+    """
+
+    def __init__(self, path: Path, descriptor: int, place: Path | None = None) -> None:
+        self.path = path
+        self.identity = Identity.of(descriptor)
+        self._descriptor = descriptor
+        # Where to look for another file that has taken its place, if it can be told.
+        self._place = place
+        self._storage = Storage.of(path)
+        self._bytes_read = 0
+        self._count_lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Open an image to read.
+
+        Raises:
+            ImageError: there is none, it may not be read, it is empty, or it is neither a
+                regular file nor a block device.
+        """
+        absolute = Path(path).absolute()
+        try:
+            # Before opening: to open a FIFO would wait for a writer.
+            with Storage.of(absolute).asked():
+                _require_usable_kind(absolute, absolute.stat().st_mode)
+                place = _place(absolute)
+                image = cls(absolute, os.open(absolute, os.O_RDONLY | os.O_CLOEXEC), place)
+        except OSError as error:
+            raise ImageError(_why_not_opened(absolute, error)) from error
+        image._require_content()
+        settle(image.identity)
+        return image
+
+    @classmethod
+    def adopt(cls, name: Path, descriptor: int) -> Self:
+        """Take a file that nobody else can open; `name` is for people, the descriptor is copied.
+
+        Raises:
+            ImageError: it is empty.
+        """
+        image = cls(name, os.dup(descriptor))
+        image._require_content()
+        return image
+
+    def _require_content(self) -> None:
+        if not self.size:
+            self.close()
+            raise ImageError(f"image {self.path} is empty (0 bytes): give one with a file system")
+
+    @property
+    def size(self) -> int:
+        """Bytes, 1 or more."""
+        return self.identity.size
+
+    @property
+    def bytes_read(self) -> int:
+        """How many bytes all reads together have given."""
+        return self._bytes_read
+
+    def extents(self) -> tuple[Span, ...]:
+        """Give where the image has data: sorted, disjoint, none empty or touching the next.
+
+        All else reads as zeros. One extent over all for a block device; for a file system that
+        keeps no holes, Linux itself answers so [lseek(2)]. What a file system calls a hole may
+        differ from one call to the next though no byte does (allocated but unwritten space): ask
+        once for one bundle.
+
+        Raises:
+            ImageChangedError: the image is not what was opened.
+            OSError: the file system fails.
+        """
+        if self.identity.is_block_device:
+            return (Span(0, self.size),)
+        found = tuple(self._data_spans())
+        self._require_unchanged([])
+        return found
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read exactly `length` bytes at `offset`, which must lie within the image.
+
+        Raises:
+            ImageChangedError: the image is not what was opened, or ends too early.
+            OSError: the read failed; it is the device's or the file system's own error.
+        """
+        with self._storage.asked():
+            data = self._read_available(offset, length)
+        missing = length - len(data)
+        # After the read, so that no change can slip in between.
+        self._require_unchanged(
+            [f"{missing} bytes are missing at offset {offset + len(data)}"] if missing else [],
+            f", found on reading at offset {offset}",
+        )
+        with self._count_lock:
+            self._bytes_read += length
+        return data
+
+    def peek(self, offset: int, length: int) -> bytes:
+        """Look at up to `length` bytes at `offset`, which are not for the bundle: uncounted.
+
+        Raises:
+            OSError: the read failed.
+        """
+        return os.pread(self._descriptor, length, offset)
+
+    def fileno(self) -> int:
+        """Give the descriptor, for a process that is to read the very same file."""
+        return self._descriptor
+
+    def require_unchanged(self) -> None:
+        """Compare the identity with what it was on opening, and see what its path leads to now.
+
+        Raises:
+            ImageChangedError: the image is not what was opened, or another file is in its place.
+        """
+        with self._storage.asked():
+            self._require_unchanged(["another file is in its place"] if self._is_replaced() else [])
+
+    def _is_replaced(self) -> bool:
+        """Tell whether the path leads to another file: the one that is open need not show it.
+
+        A path that leads nowhere tells nothing: a file whose last name is gone has another ctime,
+        and a folder above it that was renamed, or may not be searched now, does no harm.
+        """
+        if self._place is None or self.identity.is_block_device:
+            return False
+        try:
+            now = self._place.stat()
+        except OSError:
+            return False
+        return not os.path.samestat(now, os.fstat(self._descriptor))
+
+    def close(self) -> None:
+        """Close the image; again does nothing. A read after it fails with EBADF."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            # Some file systems tell of a failed transfer only now: each read has its own error.
+            with suppress(OSError):
+                os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _read_available(self, offset: int, length: int) -> bytes:
+        """Read until `length` bytes are there or the file ends."""
+        data = os.pread(self._descriptor, length, offset)
+        while 0 < len(data) < length:
+            more = os.pread(self._descriptor, length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def _data_spans(self) -> Iterator[Span]:
+        stop = 0
+        while stop < self.size:
+            try:
+                start = os.lseek(self._descriptor, stop, os.SEEK_DATA)
+                stop = os.lseek(self._descriptor, start, os.SEEK_HOLE)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # no data from here on
+                    return
+                raise
+            yield Span(start, stop)
+
+    def _require_unchanged(self, findings: list[str], where: str = "") -> None:
+        findings += self.identity.changes(Identity.of(self._descriptor))
+        if findings:
+            raise ImageChangedError(
+                f"image {self.path} was changed while in use: {', '.join(findings)}{where};"
+                f" {_what_to_do(findings)}"
+            )
+
+
+def _require_usable_kind(path: Path, mode: int) -> None:
+    if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
+        return
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a character device",
+    }
+    kind = kinds.get(stat.S_IFMT(mode), "of an unknown kind")
+    raise ImageError(f"image {path} is {kind}: give a regular file or a block device")
+
+
+def _place(path: Path) -> Path:
+    """Give the name to watch: a number in /proc may be that of another file soon."""
+    by_number = str(path).startswith(("/proc/", "/dev/fd/", "/dev/std"))
+    return Path(os.path.realpath(path)) if by_number else path
+
+
+def _why_not_opened(path: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"no image {path}: check the path"
+    if isinstance(error, PermissionError):
+        return f"no permission to read image {path}: run as a user who may, or change its mode"
+    return f"cannot open image {path}: {error.strerror}; check the path and its file system"
+
+
+def _what_to_do(findings: list[str]) -> str:
+    advice = "unmount, and mount it again to bundle it as it is now"
+    if all(finding.startswith(("mtime", "ctime")) for finding in findings):
+        # A cluster answers with the times of one copy or of another [GlusterFS without ctime].
+        advice += (
+            "; if nobody has touched it, its storage does not keep times steady (GlusterFS, some"
+            " network file systems), and that will not help: copy it to a local disk, or export"
+            " it as a block device"
+        )
+    return advice
+
+
+def settle(identity: Identity) -> None:
+    """Wait until an edit of the file must show in its times, which is seldom and not for long."""
+    time.sleep(_settling_ns(identity, time.time_ns()) / _SECOND)
+
+
+def _settling_ns(identity: Identity, now_ns: int) -> int:
+    """Tell how long to wait until an edit of the image must show in its times, in ns.
+
+    A file's times come from a clock that ticks. If the last edit was in this very tick, one
+    more edit in it would leave the same times and the same size, and go unseen for good:
+    git calls such a file "racily clean". After the tick, every edit has a newer time.
+    """
+    newest = max(identity.mtime_ns, identity.ctime_ns)
+    tick = _TICK if newest % _SECOND else _COARSE_TICK
+    age = now_ns - newest
+    return tick - age if 0 <= age < tick and not identity.is_block_device else 0

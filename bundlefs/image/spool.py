@@ -1,0 +1,136 @@
+"""A compressed file unpacked once: from then on a raw image, in a file without a name.
+
+Zeros become holes. Nothing is left behind, however the process ends.
+"""
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from bundlefs.base.errors import ImageError
+from bundlefs.base.files import open_unnamed, write_all
+from bundlefs.image import unpack
+from bundlefs.image.forms import Form
+from bundlefs.image.raw import Image
+
+log = logging.getLogger(__name__)
+
+_GRAIN = 64 << 10
+_ZEROS = bytes(_GRAIN)
+
+
+def default_folder() -> Path:
+    """Give $TMPDIR, else /var/tmp: images are large, and /tmp may be in memory."""
+    return Path(os.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108  # no name is made in it
+
+
+def unpacked(file: Image, form: Form, folder: Path) -> Image:
+    """Unpack a file into `folder` and give the image that came out.
+
+    Raises:
+        ImageError: the file is damaged or empty inside, or the folder has no room.
+    """
+    descriptor = _opened(file, folder)
+    try:
+        size = _fill(file, form, folder, descriptor)
+        os.ftruncate(descriptor, size)
+        return Image(file.path, descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _opened(file: Image, folder: Path) -> int:
+    try:
+        return open_unnamed(folder)
+    except OSError as error:
+        raise ImageError(
+            f"cannot unpack {file.path} into {folder}: {error.strerror}; set TMPDIR to a folder"
+            " with room for the image"
+        ) from error
+
+
+def _fill(file: Image, form: Form, folder: Path, descriptor: int) -> int:
+    """Write the content; give its size."""
+    log.info(
+        "%s (%s, %d bytes) can only be read from its start: unpacking it into a nameless file"
+        " in %s",
+        file.path,
+        form.value,
+        file.size,
+        folder,
+    )
+    start = time.monotonic()
+    spool = _Spool(descriptor)
+    pieces = unpack.Unpacked(file, form)
+    try:
+        size = spool.write(pieces)
+    except _SpoolError as error:
+        raise ImageError(_why_full(file, form, folder, error)) from error
+    except OSError as error:
+        raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error
+    log.info(
+        "%s: unpacked in %.1f s: %d bytes, %d of them written, the rest is zeros",
+        file.path,
+        time.monotonic() - start,
+        size,
+        spool.written,
+    )
+    if not size:
+        raise ImageError(f"image {file.path}: the {form.value} file is empty inside (0 bytes)")
+    return size
+
+
+def _why_full(file: Image, form: Form, folder: Path, error: "_SpoolError") -> str:
+    room = error.reason in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "set TMPDIR to a folder with more room" if room else "set TMPDIR to another folder"
+    return (
+        f"cannot unpack {file.path} ({form.value}) into {folder}: {os.strerror(error.reason)}"
+        f" after {error.done} bytes; {remedy}, or unpack it yourself"
+    )
+
+
+class _SpoolError(Exception):
+    """Writing failed: with which errno, after how many bytes."""
+
+    def __init__(self, reason: int, done: int) -> None:
+        super().__init__(reason, done)
+        self.reason = reason
+        self.done = done
+
+
+class _Spool:
+    """Writes a stream with its zeros as holes."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._size = 0
+        self.written = 0
+
+    def write(self, pieces: Iterable[bytes]) -> int:
+        """Write all pieces; give how many bytes they had."""
+        buffer = bytearray()
+        for piece in pieces:
+            buffer += piece
+            whole = len(buffer) - len(buffer) % _GRAIN
+            self._put(memoryview(bytes(buffer[:whole])))
+            del buffer[:whole]
+        self._put(memoryview(bytes(buffer)))
+        return self._size
+
+    def _put(self, data: memoryview) -> None:
+        for start in range(0, len(data), _GRAIN):
+            grain = data[start : start + _GRAIN]
+            if grain != _ZEROS[: len(grain)]:
+                self._put_grain(grain)
+            self._size += len(grain)
+
+    def _put_grain(self, grain: memoryview) -> None:
+        try:
+            write_all(self._descriptor, grain, self._size)
+        except OSError as error:
+            raise _SpoolError(error.errno or errno.EIO, self.written) from error
+        self.written += len(grain)

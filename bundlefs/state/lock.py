@@ -1,0 +1,153 @@
+"""The lock of a state: a file beside it that keeps a second mount out and tells who has it.
+
+The kernel lets go of the lock when the process ends, however it ends. The name of a lock file
+may be that of somebody's own file: one that does not begin as ours is left as it is.
+"""
+
+import fcntl
+import os
+import re
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from bundlefs.base.errors import StateError
+from bundlefs.state.kept import owner
+
+_PATIENCE_SECONDS = 0.5
+_FIRST_LINE = b"bundlefs-lock\n"
+_MOST = 4096
+_BEFORE = re.compile(rb"process [0-9]+, (mounted on|bundling to) ")
+"""What versions before the first line left behind when they were killed."""
+
+
+class LockedError(StateError):
+    """Another mount uses the state; `holder` says which."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        self.holder = holder
+        super().__init__(
+            f"state file {path} is in use by {holder}; unmount that first, or give this one"
+            " another --prefix or --state"
+        )
+
+
+def lock_path(path: Path) -> Path:
+    """Give the lock file of a state file, which is that of all that are kept beside it, too."""
+    path = owner(path)
+    return path.with_name(f"{path.name}.lock")
+
+
+class Lock:
+    """Keeps a second mount off a state file, and tells it who is there."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            StateError: another mount has it, and the text says which; or there can be no lock.
+        """
+        self._name = lock_path(path)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while (file := self._try(path, deadline)) is None:
+            time.sleep(_PATIENCE_SECONDS / 20)
+        self._file = file
+        # Clear the name that a killed mount left.
+        self.sign("")
+
+    def _try(self, path: Path, deadline: float) -> int | None:
+        """Give the locked file, or None if it is worth another try."""
+        file = self._opened(path)
+        try:
+            if self._locked(path, file, deadline):
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+        return None
+
+    def _opened(self, path: Path) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+        try:
+            return os.open(self._name, flags, 0o600)
+        except OSError as error:
+            raise StateError(
+                f"state file {path}: cannot lock it: {error.strerror}; name another with --state"
+            ) from error
+
+    def _locked(self, path: Path, file: int, deadline: float) -> bool:
+        if _holder(file) is None:
+            raise StateError(
+                f"state file {path}: {self._name} would be its lock, but is a file of somebody"
+                " else's and stays as it is: move it away, or name another with --state"
+            )
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = _holder(file)
+            # Who has not signed is on the way in, or only looks (`in_use`).
+            if holder or time.monotonic() > deadline:
+                raise LockedError(path, holder or "a mount") from error
+            return False
+        except OSError as error:
+            raise StateError(
+                f"state file {path}: cannot lock {self._name}: {error.strerror}. Without a lock a"
+                " second mount could spoil it: give --state a FILE on a file system with locks"
+            ) from error
+        # `forget` may have removed it in between: then a lock on it keeps nobody out.
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(file), self._name.stat(follow_symlinks=False))
+        return False
+
+    def sign(self, holder: str) -> None:
+        """Leave word of who has it, where there is room for it: nothing depends on it."""
+        with suppress(OSError):
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, _FIRST_LINE + holder.encode("utf-8", "surrogateescape"), 0)
+
+    def remove(self) -> None:
+        """Remove the file, where the state is gone."""
+        with suppress(OSError):
+            self._name.unlink()
+
+    def close(self) -> None:
+        """Release it. The file stays: who has it open already would lock what nobody finds."""
+        self.sign("")
+        os.close(self._file)
+
+
+def _holder(file: int) -> str | None:
+    """Return who signed a lock file, perhaps nobody, or None if it is no lock file of ours."""
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        return None
+    data = os.pread(file, _MOST, 0)
+    if data.startswith(_FIRST_LINE) or _FIRST_LINE.startswith(data) or _BEFORE.match(data):
+        return data.removeprefix(_FIRST_LINE).decode("utf-8", "surrogateescape")
+    return None
+
+
+def in_use(path: Path) -> str | None:
+    """Say who holds the lock of a state file, or give None."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while (found := _seen(lock_path(path))) == "" and time.monotonic() < deadline:
+        time.sleep(_PATIENCE_SECONDS / 20)
+    return "a mount" if found == "" else found
+
+
+def _seen(name: Path) -> str | None:
+    """Return who holds a lock, empty if nobody has signed; changes nothing, and is quick."""
+    try:
+        file = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(file)
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+    return None

@@ -1,0 +1,314 @@
+"""A bundle that is there, opened as a disk: one image, its bytes by offset."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from bundlefs.base.checks import whole
+from bundlefs.base.errors import (
+    BundleChangedError,
+    BundleError,
+    ClosedError,
+    StateError,
+    UnknownNameError,
+)
+from bundlefs.base.futures import Promises, done
+from bundlefs.base.spans import Span
+from bundlefs.base.threads import Threads, asking_storage
+from bundlefs.codec.untar import Member, Run, read_member
+from bundlefs.keys.rsa import Passphrase, Secret
+from bundlefs.manifest.read import BundleManifest, find_manifest, read_manifest
+from bundlefs.state import file as statefile
+from bundlefs.state.index import Index
+from bundlefs.state.points_file import PointsFile
+from bundlefs.state.state import default_folder
+from bundlefs.unbundling.extract import file_name
+from bundlefs.unbundling.parts import PartFiles
+from bundlefs.unbundling.plain import Plain, PlainByBlocks, PlainByPoints
+from bundlefs.unbundling.unlock import Keys, Signature, check_signature, unlock
+from bundlefs.unbundling.unseal import Unsealed
+
+log = logging.getLogger(__name__)
+
+_READ_THREADS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStatus:
+    """What an opened bundle says of itself; sizes in bytes. `phase` is `complete` or `failed`."""
+
+    phase: str
+    image: str
+    image_size: int
+    sealed_bytes: int
+    access: str
+    error: str | None
+
+
+class OpenedBundle:
+    """The image in a bundle. Thread-safe. It owns `parts`, and closes them.
+
+    Raises:
+        BundleError: the bundle is not what its manifest says.
+    """
+
+    def __init__(self, manifest: BundleManifest, parts: PartFiles, secret: Secret) -> None:
+        unsealed = Unsealed(parts, secret)
+        self._parts = parts
+        index = _own_index(manifest)
+        self.access = "by the index of its state" if index else "by access points"
+        self._plain: Plain = (
+            PlainByBlocks(unsealed, index)
+            if index
+            else PlainByPoints(unsealed, _points_file(manifest) if parts.checked else None)
+        )
+        self._member: Member = read_member(self._plain.read)
+        if self._member.size != manifest.size:
+            raise BundleError(
+                f"the image in the bundle has {self._member.size} bytes, the manifest says"
+                f" {manifest.size}"
+            )
+        self.name = f"{file_name(manifest)}.img"
+        self.size = manifest.size
+        self._closed = False
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Give the bytes of the image, short only at its end.
+
+        Raises:
+            UsageError: `offset` or `length` is negative, or no whole number.
+            BundleChangedError: a part was changed while it was open; that is for good.
+            BundleError: a part is damaged; the text names it.
+            ClosedError: the bundle was closed.
+        """
+        offset, length = whole("offset", offset), whole("length", length)
+        span = Span(offset, offset + length).clip(Span(0, self.size))
+        if self._closed:
+            raise ClosedError("the bundle was closed")
+        pieces = []
+        for piece in self._member.pieces(span):
+            if isinstance(piece, Run):
+                data = self._plain.read(piece.stream_offset, piece.image.length)
+                if len(data) != piece.image.length:
+                    raise BundleError("the bundle ends before its image does: it is cut short")
+                pieces.append(data)
+            else:
+                pieces.append(bytes(piece.length))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def sealed_size(self) -> int:
+        """Size of all parts together."""
+        return self._parts.size
+
+    def close(self) -> None:
+        """Let go of it, and of the parts; again does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._plain.close()
+            self._parts.close()
+
+
+_DONE: Future[None] = done(None)
+
+
+class DiskView:
+    """An opened bundle as a folder with one file, the image: a view for the file system."""
+
+    def __init__(self, bundle: OpenedBundle, created_ns: int) -> None:
+        self.created_ns = created_ns
+        self._bundle = bundle
+        self._name = bundle.name
+        self._error: str | None = None
+        self._changed = False
+        self._threads = Threads(_READ_THREADS, "read")
+        self._promises = Promises()
+
+    def find(self, name: str) -> int:
+        """Give the one entry, 0."""
+        if name != self._name:
+            raise UnknownNameError(f"no file {name!r} here")
+        return 0
+
+    def name(self, entry: int) -> str:
+        """Give the name of the image."""
+        return self._name
+
+    def key(self, entry: int) -> int:
+        """Give the entry: it is its own key."""
+        return entry
+
+    def entry(self, key: int) -> int:
+        """Give the key."""
+        return key
+
+    def listed(self) -> Future[None]:
+        """All is known."""
+        return _DONE
+
+    def entries(self) -> Sequence[int]:
+        """Give the one entry."""
+        return (0,)
+
+    def sized(self, entry: int) -> Future[None]:
+        """All is known."""
+        return _DONE
+
+    def known_size(self, entry: int) -> int:
+        """Give the size of the image."""
+        return self._bundle.size
+
+    def reached(self, entry: int, offset: int, length: int) -> Future[None]:
+        """Nothing is ever ahead: `read` does what there is to do."""
+        return _DONE
+
+    def read_fast(self, entry: int, offset: int, length: int) -> memoryview | None:
+        """Nothing is known to take no time."""
+        return None
+
+    def reading(self, entry: int, offset: int, length: int) -> Future[memoryview]:
+        """Ask for bytes of the image."""
+        reading = self._threads.submit(partial(self.read, entry, offset, length))
+        return self._promises.promise(reading)
+
+    def read(self, entry: int, offset: int, length: int) -> memoryview:
+        """Give bytes of the image."""
+        try:
+            with asking_storage():
+                return memoryview(self._bundle.read(offset, length))
+        except BundleError as error:
+            self._tell(error)
+            raise
+
+    def _tell(self, error: BundleError) -> None:
+        """Log an error, once in a row, and keep it for the status.
+
+        A part that is damaged may be fetched anew, and is tried again at the next read. One that
+        was changed stays refused, so that error is told from then on.
+        """
+        if str(error) != self._error:
+            log.error("%s", error)
+        if not self._changed:
+            self._error = str(error)
+            self._changed = isinstance(error, BundleChangedError)
+
+    def has_digest(self, entry: int) -> bool:
+        """Tell that there is none: the manifest digests the tar stream, not the image."""
+        return False
+
+    def digested(self, entry: int) -> Future[None]:
+        """Answer what nobody asks."""
+        return _DONE
+
+    def digest(self, entry: int) -> str:
+        """Refuse."""
+        raise UnknownNameError("the image has no digest")
+
+    def status(self) -> OpenStatus:
+        """Tell what is opened."""
+        return OpenStatus(
+            phase="failed" if self._error else "complete",
+            image=self._name,
+            image_size=self._bundle.size,
+            sealed_bytes=self._bundle.sealed_size,
+            access=self._bundle.access,
+            error=self._error,
+        )
+
+    def space(self) -> tuple[int, int]:
+        """Give the size of the image, and of all parts; bytes."""
+        return self._bundle.size, self._bundle.sealed_size
+
+    def checking(self) -> Future[None]:
+        """See nothing: each read proves the bytes that it gives."""
+        return _DONE
+
+    def look(self) -> Future[None]:
+        """See nothing, at once."""
+        return _DONE
+
+    def close(self) -> None:
+        """Begin no more reads, and let those end that storage lets go."""
+        self._threads.shut()
+        self._promises.close()
+
+    def ended(self) -> bool:
+        """Wait for what is being read, unless storage does not answer; tell whether all ended."""
+        return self._threads.join()
+
+
+def open_bundle(
+    manifest: str | os.PathLike[str],
+    user_key: str | os.PathLike[str],
+    *,
+    parts: str | os.PathLike[str] | None = None,
+    passphrase: Passphrase | None = None,
+    ignore_signature: bool = False,
+) -> OpenedBundle:
+    """Open a bundle, to read its image at any offset; a context manager.
+
+    A manifest without a signature is opened, and the log has a warning.
+
+    Args:
+        manifest: path of a manifest, or of a folder with one.
+        user_key: path of the private key of the user that it names.
+        parts: folder of the parts; the manifest's by default.
+        passphrase: asked if the key is encrypted.
+        ignore_signature: open it even if this key did not sign it, so that it may be anybody's.
+
+    Raises:
+        BundleError: the bundle is damaged or not there, or this key does not open it.
+        KeyFileError: the key file is of no use.
+        SignatureError: it was not signed by this key, or was changed since.
+        UsageError: the folder has several manifests.
+    """
+    path = find_manifest(Path(manifest))
+    read = read_manifest(path)
+    keys = Keys.load(Path(user_key), None, None, passphrase)
+    secret = unlock(read, keys, ignore_signature=ignore_signature)
+    if (found := check_signature(read, keys)) is not Signature.HOLDS:
+        log.warning("%s: signature: %s", path, found.value)
+    folder = Path(parts) if parts is not None else path.absolute().parent
+    with ExitStack() as stack:
+        bundle = OpenedBundle(read, stack.enter_context(PartFiles(read, folder)), secret)
+        stack.pop_all()
+    return bundle
+
+
+def _points_file(manifest: BundleManifest) -> PointsFile:
+    """Name a bundle by its content: two with the same parts have the same access points.
+
+    That holds for parts whose digests are checked, and for no others: points of a damaged
+    part would give wrong bytes once it is whole.
+    """
+    digests = "".join(entry.digest for entry in manifest.parts)
+    of = hashlib.sha256(digests.encode())
+    return PointsFile(default_folder() / f"parts-{of.hexdigest()[:32]}.points", of.digest())
+
+
+def _own_index(manifest: BundleManifest) -> Index | None:
+    """Give the index of the very bundle, if its state is at hand."""
+    digests = tuple(entry.digest for entry in manifest.parts)
+    for path in sorted(default_folder().glob("*.state")):
+        try:
+            contents = statefile.read(path)
+        except StateError:
+            continue
+        if contents and contents.index.totals and contents.index.part_digests == digests:
+            index = Index(contents.secret.iv)
+            index.load(contents.index)
+            return index
+    return None

@@ -1,0 +1,78 @@
+"""Random access to the tar stream of a bundle that is there.
+
+Two ways to a point of the gzip stream. For a bundle of bundlefs' own whose state
+is at hand, the index knows where each block begins, and blocks inflate alone.
+For any other there are access points.
+
+Concurrency: any thread may read.
+"""
+
+from typing import Protocol
+
+from isal import igzip_lib
+
+from bundlefs.base.errors import BundleError
+from bundlefs.codec.deflate import BLOCK_SIZE, crc32
+from bundlefs.codec.gzip_points import Chunks, GzipPoints
+from bundlefs.state.index import Index
+from bundlefs.state.points_file import PointsFile
+from bundlefs.unbundling.unseal import Unsealed
+
+
+class Plain(Protocol):
+    """The tar stream by offset."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Give up to `length` bytes at `offset`, fewer only at the end of the stream."""
+
+    def close(self) -> None:
+        """Let go of it, and keep what serves the next time."""
+
+
+class PlainByBlocks:
+    """A bundle of bundlefs' own, by the index of its state."""
+
+    def __init__(self, unsealed: Unsealed, index: Index) -> None:
+        self._unsealed = unsealed
+        self._index = index
+        self._chunks = Chunks(BLOCK_SIZE, self._inflate)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Give up to `length` bytes at `offset`."""
+        return self._chunks.read(offset, length)
+
+    def _inflate(self, block: int) -> bytes:
+        if block >= self._index.blocks:
+            return b""
+        deflated = self._unsealed.read(self._index.gzip_span(block))
+        decoder = igzip_lib.IgzipDecompressor()
+        try:
+            plain = decoder.decompress(deflated, BLOCK_SIZE)
+        except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub says instance
+            raise BundleError(f"block {block} of the bundle is damaged: {error}") from error
+        if crc32(plain) != self._index.crc(block):
+            raise BundleError(f"block {block} of the bundle is not what its state says")
+        return plain
+
+    def close(self) -> None:
+        """Nothing is kept: the state has it all."""
+
+
+class PlainByPoints:
+    """Any bundle, by access points, which are kept in `kept` if that is given."""
+
+    def __init__(self, unsealed: Unsealed, kept: PointsFile | None) -> None:
+        self._kept = kept
+        known = self._kept.load() if self._kept else None
+        self._points = GzipPoints(unsealed, BundleError, index=known)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Give up to `length` bytes at `offset`."""
+        return self._points.read(offset, length)
+
+    def close(self) -> None:
+        """Keep the access points, if there are more than there were."""
+        grown = self._points.grown()
+        if self._kept and grown:
+            self._kept.save(grown)
+        self._points.close()
