@@ -111,6 +111,12 @@ def _take_over(handler: Callable[[int, FrameType | None], None]) -> dict[int, An
     }
 
 
+def ignore() -> None:
+    """Ignore all from now on: what there was to do is done."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """Signals that are held back: those that end, and which came all the same, to other threads."""
@@ -135,6 +141,5 @@ def held() -> Iterator[Held]:
     try:
         yield held
     finally:
-        for number in ending | {REPORT}:
-            signal.signal(number, signal.SIG_IGN)
+        ignore()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bundlefs.base import signals
 from bundlefs.base.errors import MountError
 
 _STANDARD = (0, 1, 2)
@@ -45,6 +46,9 @@ def in_background(work: Callable[[Callable[[], None]], int]) -> int:
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe, _ended_with_us(child):
             if pipe.read(1):
+                if signals.is_program():
+                    # It is there: nothing may make another exit code of that.
+                    signals.ignore()
                 return 0
         return _failed(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     os.close(reader)

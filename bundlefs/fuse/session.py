@@ -122,6 +122,8 @@ async def _run(
             await pyfuse3.main(max_tasks=_MAX_TASKS)
         notifier.send(STOPPING=1)
         nursery.cancel_scope.cancel()
+    # The event loop complains of a signal that comes while it closes.
+    signals.ignore()
 
 
 async def _call_often(tick: Callable[[], None]) -> None:

@@ -123,7 +123,7 @@ def test_while_it_starts(how: str, number: int, image: Path, mountpoint: Path) -
         if process.returncode == 0 and not words:
             bundlefs("umount", mountpoint)
         assert not is_mounted(mountpoint)
-        assert process.returncode in (0, 1, 128 + number), (process.returncode, said)
+        assert process.returncode in (0, 1, 128 + number, -number), (process.returncode, said)
         assert "Traceback" not in said
 
 
@@ -177,7 +177,8 @@ def test_while_modules_load(number: int, image: Path, tmp_path: Path) -> None:
             time.sleep(moment * 0.08)
             process.send_signal(number)
             _, said = process.communicate(timeout=SOON)
-        assert process.returncode in (0, 128 + number)
+        # At the very end, the interpreter has let go of our handlers.
+        assert process.returncode in (0, 128 + number, -number)
         assert "Traceback" not in said
         assert "Exception ignored" not in said
 
