@@ -28,6 +28,7 @@ from typing import Self
 
 from bundlefs.base.errors import UsageError
 from bundlefs.base.files import open_unnamed, write_all
+from bundlefs.base.threads import asking_storage
 from bundlefs.codec.deflate import crc32
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class Spill:
 
     def _write(self, key: Key, data: memoryview) -> None:
         try:
-            write_all(self._file, data, self._end)
+            with asking_storage():
+                write_all(self._file, data, self._end)
         except OSError as error:
             self._full = True
             log.warning(
@@ -81,7 +83,8 @@ class Spill:
             return None
         offset, length, checksum = place
         try:
-            data = os.pread(self._file, length, offset)
+            with asking_storage():
+                data = os.pread(self._file, length, offset)
         except OSError as error:
             data, reason = b"", error.strerror
         else:
