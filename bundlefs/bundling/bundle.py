@@ -1,8 +1,8 @@
 """A bundle as files: names, sizes and bytes, of which the file system is a thin view.
 
 A `Bundle` is made of an image and a `Recipe`. Making one reads nothing but the
-image's extents. What is not known yet is asked for with `sized`, `listed` and
-`reached`, which answer with a future and move the frontier as far as that
+image's extents. What is not known yet is asked for with `when_sized`, `when_listed` and
+`when_reached`, which answer with a future and move the frontier as far as that
 question needs; then `size`, `names` and `read` tell the truth. Nothing here
 guesses, and nothing here waits but `read`.
 
@@ -214,7 +214,7 @@ class Bundle:
         Raises:
             ImageChangedError: the image is not what it was.
         """
-        self.listed().result()
+        self.when_listed().result()
         self.check()
         return tuple(self.name(entry) for entry in self.entries())
 
@@ -226,7 +226,7 @@ class Bundle:
             ImageChangedError: the image is not what it was.
         """
         entry = self.find(name)
-        self.sized(entry).result()
+        self.when_sized(entry).result()
         self.check()
         size = self.known_size(entry)
         if size is None:
@@ -270,35 +270,35 @@ class Bundle:
 
     # Questions, answered by a future that holds the error if the bundle fails
 
-    def listed(self) -> Future[None]:
+    def when_listed(self) -> Future[None]:
         """Ask for all names and sizes."""
         return _DONE if self._sealed_size is not None else self._frontier.when(END)
 
-    def sized(self, entry: Entry) -> Future[None]:
+    def when_sized(self, entry: Entry) -> Future[None]:
         """Ask for the size of one entry, or whether it exists."""
         if self._beyond(entry) or self.known_size(entry) is not None:
             return _DONE
         return self._frontier.when(entry.span.stop if isinstance(entry, Part) else END)
 
-    def reached(self, entry: Entry, offset: int, length: int) -> Future[None]:
+    def when_reached(self, entry: Entry, offset: int, length: int) -> Future[None]:
         """Ask for these bytes of an entry."""
         if isinstance(entry, ManifestFile):
             return self._frontier.when(END)
         return self._frontier.when(min(entry.span.start + offset + length, entry.span.stop))
 
-    def digested(self, entry: Entry) -> Future[None]:
+    def when_digested(self, entry: Entry) -> Future[None]:
         """Ask for the digest of a part."""
         known = isinstance(entry, Part) and entry.number < len(self._index.part_digests)
-        return _DONE if known else self.reached(entry, 0, PART_SIZE)
+        return _DONE if known else self.when_reached(entry, 0, PART_SIZE)
 
-    def complete(self) -> Future[None]:
+    def when_complete(self) -> Future[None]:
         """Ask for everything."""
         return self._frontier.when(END)
 
     # Answers
 
     def entries(self) -> tuple[Entry, ...]:
-        """Give all entries, manifests first, as they sort; `listed` must be done."""
+        """Give all entries, manifests first, as they sort; `when_listed` must be done."""
         size = self._sealed_size
         if size is None:
             raise BundlefsError("the list of parts is not known yet")
@@ -351,12 +351,12 @@ class Bundle:
         if isinstance(entry, str):
             entry = self.find(entry)
         offset, length = whole("offset", offset), whole("length", length)
-        return self.reading(entry, offset, length).result()
+        return self.when_read(entry, offset, length).result()
 
-    def reading(self, entry: Entry, offset: int, length: int) -> Future[memoryview]:
+    def when_read(self, entry: Entry, offset: int, length: int) -> Future[memoryview]:
         """Ask for what `read` gives; the future holds it."""
         found = chain(
-            self.reached(entry, offset, length), lambda _: self._asked(entry, offset, length)
+            self.when_reached(entry, offset, length), lambda _: self._asked(entry, offset, length)
         )
         # After the read, so that no change can slip in between.
         checked = chain(found, lambda data: self._checks.submit(partial(self._checked, data)))
@@ -368,7 +368,7 @@ class Bundle:
             manifest = self._rendering.submit(partial(self._manifest, entry))
             return chain(manifest, lambda text: done(memoryview(text)[offset : offset + length]))
         span = self._part_span(entry, offset, length)
-        return self._stream.reading(span) if span.length else done(memoryview(b""))
+        return self._stream.when_read(span) if span.length else done(memoryview(b""))
 
     def _checked(self, data: memoryview) -> memoryview:
         self._watch.check()
@@ -456,7 +456,7 @@ class Bundle:
         """Give the error if it has failed for good."""
         return self._frontier.error
 
-    def checking(self) -> Future[None]:
+    def when_checked(self) -> Future[None]:
         """Ask for a `check`; the future holds its error."""
         error = self._frontier.error
         if error is None:

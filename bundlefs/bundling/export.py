@@ -90,7 +90,7 @@ class Export:
             self._write_again(Part(number), sealed.digests[number])
         if not sealed.complete:
             self._write_new(sealed)
-        self._bundle.complete().result()
+        self._bundle.when_complete().result()
         for entry in self._bundle.entries():
             if isinstance(entry, ManifestFile):
                 self._write(entry)
@@ -104,7 +104,7 @@ class Export:
             if position > start:
                 parts.write(self._bundle.read(Part(number), 0, position - start))
             self._tap.open(parts.write, sealed.blocks)
-            self._bundle.complete().result()
+            self._bundle.when_complete().result()
             self._tap.finish()
             parts.close()
         except BaseException:

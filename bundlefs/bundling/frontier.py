@@ -56,7 +56,7 @@ class Stream(Protocol):
     def keep(self, block: int, sealed: memoryview) -> None:
         """Take a block that is sealed for the first time, before anyone hears of it."""
 
-    def reading(self, span: Span) -> Future[memoryview]:
+    def when_read(self, span: Span) -> Future[memoryview]:
         """Ask for sealed bytes that lie behind the frontier."""
 
 
@@ -208,7 +208,7 @@ class Frontier:
         return self._workers.after(self._intake.read(block), work)
 
     def _reread(self, span: Span) -> Future[Step]:
-        reading = self._stream.reading(span)
+        reading = self._stream.when_read(span)
         return chain(reading, lambda data: done(partial(self._sealer.digest_again, data)))
 
     def _check(self, block: int, plain: bytes) -> Step:

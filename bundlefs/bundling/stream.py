@@ -156,9 +156,9 @@ class SealedStream:
         Raises:
             ClosedError: the stream was closed before a block of it was made.
         """
-        return self.reading(span).result()
+        return self.when_read(span).result()
 
-    def reading(self, span: Span) -> Future[memoryview]:
+    def when_read(self, span: Span) -> Future[memoryview]:
         """Ask for the bytes of `span`; the future holds them, or what `read` raises."""
         blocks = self._blocks(span)
         asked = [self._ask(block) for block in blocks]

@@ -259,7 +259,7 @@ class _Out:
     def keep(self, block: int, sealed: memoryview) -> None:  # noqa: ARG002  # blocks come in order
         self._lane.do(partial(self._parts.write, sealed))
 
-    def reading(self, span: Span) -> Future[memoryview]:
+    def when_read(self, span: Span) -> Future[memoryview]:
         raise BundlefsError(f"nothing was sealed before, so there is no {span}")
 
     def finish(self) -> None:

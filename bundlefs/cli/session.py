@@ -132,7 +132,7 @@ def _mount_image(maker: _Maker, ready: Callable[[], None]) -> None:
     arguments = maker.arguments
     bundle = maker.stack.enter_context(closing(maker.bundle(arguments.image, 0, print_warning)))
     if arguments.eager:
-        bundle.complete()
+        bundle.when_complete()
     tick = progress() if arguments.foreground else None
     serve(bundle, maker.session, ready, tick and partial(tick, bundle))
 

@@ -337,7 +337,7 @@ class Openings:
             if view := image.view:
                 # One whose storage does not answer is for the next time.
                 with suppress(Exception):
-                    view.checking().result(PATIENCE_SECONDS)
+                    view.when_checked().result(PATIENCE_SECONDS)
                 if isinstance(view.failure(), ImageChangedError):
                     self._let_go(image)
             elif image.last and not image.error:

@@ -209,7 +209,7 @@ class Operations(pyfuse3.Operations):
             return self._file(snapshot.file, len(snapshot.content), 0.0)
         async with self._opened(inode, ctx.pid):
             view, entry = self._entry(inode)
-            await until(view.sized(entry), ctx.pid)
+            await until(view.when_sized(entry), ctx.pid)
             return self._told(inode, view.known_size(entry))
 
     # Directories
@@ -235,7 +235,7 @@ class Operations(pyfuse3.Operations):
     async def _bundle(self, inode: int, asker: int) -> "_Listing":
         async with self._opened(inode, asker) as view:
             view.look()
-            await until(view.listed(), asker)
+            await until(view.when_listed(), asker)
             first = inode - _ROOT + _FIRST
             names = [(view.name(entry), first + view.key(entry)) for entry in view.entries()]
             self._keep_open(inode)
@@ -285,7 +285,7 @@ class Operations(pyfuse3.Operations):
         async with self._opened(inode, ctx.pid):
             view, _ = self._entry(inode)
             # The kernel gives what it remembers of a file without asking again.
-            await until(view.checking(), ctx.pid)
+            await until(view.when_checked(), ctx.pid)
             if inode in self._untold:
                 await self._tell_size(inode, ctx.pid)
             self._keep_open(inode)
@@ -313,7 +313,7 @@ class Operations(pyfuse3.Operations):
         An answer to `open` holds no size, but a file grows by what is put into its page cache.
         """
         view, entry = self._entry(inode)
-        await until(view.sized(entry), asker)
+        await until(view.when_sized(entry), asker)
         if size := view.known_size(entry):
             last = await self._bytes(inode, asker, size - 1, 1)
             store = partial(pyfuse3.notify_store, inode, size - 1, last)
@@ -343,8 +343,8 @@ class Operations(pyfuse3.Operations):
         view, entry = self._entry(inode)
         data = view.read_fast(entry, off, size)
         if data is None:
-            await until(view.reached(entry, off, size), asker)
-            reading = view.reading(entry, off, size)
+            await until(view.when_reached(entry, off, size), asker)
+            reading = view.when_read(entry, off, size)
             await until(reading, asker)
             data = reading.result()
         # pyfuse3 takes any buffer; its annotation says bytes.
@@ -369,7 +369,7 @@ class Operations(pyfuse3.Operations):
         if name != DIGEST_XATTR:
             raise pyfuse3.FUSEError(errno.ENODATA)
         async with self._with_digest(inode, ctx.pid) as (view, entry):
-            await until(view.digested(entry), ctx.pid)
+            await until(view.when_digested(entry), ctx.pid)
             return view.digest(entry).encode()
 
     @handler

@@ -35,7 +35,7 @@ class View(Shown, Protocol[E]):
     tells when the answer to the question of the same name can be had, or holds the error.
     """
 
-    def checking(self) -> Future[None]:
+    def when_checked(self) -> Future[None]:
         """Ask whether all that is shown can still be had; the future holds the error if not."""
 
     def look(self) -> Future[None]:
@@ -53,31 +53,31 @@ class View(Shown, Protocol[E]):
     def entry(self, key: int) -> E:
         """Give the entry of a key."""
 
-    def listed(self) -> Future[None]:
+    def when_listed(self) -> Future[None]:
         """Ask for all entries."""
 
     def entries(self) -> Sequence[E]:
         """Give all entries, as they sort."""
 
-    def sized(self, entry: E) -> Future[None]:
+    def when_sized(self, entry: E) -> Future[None]:
         """Ask for a size."""
 
     def known_size(self, entry: E) -> int | None:
         """Give a size in bytes, or None if it is not known yet."""
 
-    def reached(self, entry: E, offset: int, length: int) -> Future[None]:
+    def when_reached(self, entry: E, offset: int, length: int) -> Future[None]:
         """Ask for bytes."""
 
     def read_fast(self, entry: E, offset: int, length: int) -> memoryview | None:
         """Give the bytes if that takes no time."""
 
-    def reading(self, entry: E, offset: int, length: int) -> Future[memoryview]:
-        """Ask for the bytes that the future then holds; `reached` is done."""
+    def when_read(self, entry: E, offset: int, length: int) -> Future[memoryview]:
+        """Ask for the bytes that the future then holds; `when_reached` is done."""
 
     def has_digest(self, entry: E) -> bool:
         """Tell whether an entry is of a kind that has a digest."""
 
-    def digested(self, entry: E) -> Future[None]:
+    def when_digested(self, entry: E) -> Future[None]:
         """Ask for a digest."""
 
     def digest(self, entry: E) -> str:

@@ -155,7 +155,7 @@ class DiskView:
         """Give the key."""
         return key
 
-    def listed(self) -> Future[None]:
+    def when_listed(self) -> Future[None]:
         """All is known."""
         return _DONE
 
@@ -163,7 +163,7 @@ class DiskView:
         """Give the one entry."""
         return (0,)
 
-    def sized(self, entry: int) -> Future[None]:
+    def when_sized(self, entry: int) -> Future[None]:
         """All is known."""
         return _DONE
 
@@ -171,7 +171,7 @@ class DiskView:
         """Give the size of the image."""
         return self._bundle.size
 
-    def reached(self, entry: int, offset: int, length: int) -> Future[None]:
+    def when_reached(self, entry: int, offset: int, length: int) -> Future[None]:
         """Nothing is ever ahead: `read` does what there is to do."""
         return _DONE
 
@@ -179,7 +179,7 @@ class DiskView:
         """Nothing is known to take no time."""
         return None
 
-    def reading(self, entry: int, offset: int, length: int) -> Future[memoryview]:
+    def when_read(self, entry: int, offset: int, length: int) -> Future[memoryview]:
         """Ask for bytes of the image."""
         reading = self._threads.submit(partial(self.read, entry, offset, length))
         return self._promises.promise(reading)
@@ -209,7 +209,7 @@ class DiskView:
         """Tell that there is none: the manifest digests the tar stream, not the image."""
         return False
 
-    def digested(self, entry: int) -> Future[None]:
+    def when_digested(self, entry: int) -> Future[None]:
         """Answer what nobody asks."""
         return _DONE
 
@@ -232,7 +232,7 @@ class DiskView:
         """Give the size of the image, and of all parts; bytes."""
         return self._bundle.size, self._bundle.sealed_size
 
-    def checking(self) -> Future[None]:
+    def when_checked(self) -> Future[None]:
         """See nothing: each read proves the bytes that it gives."""
         return _DONE
 

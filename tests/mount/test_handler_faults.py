@@ -197,25 +197,25 @@ METHODS: dict[str, Callable[[Faulty], Iterator[Action]]] = {
     "key": stat,
     "known_size": stat,
     "entry": getattr_alone,
-    "sized": getattr_alone,
-    "listed": listing,
+    "when_sized": getattr_alone,
+    "when_listed": listing,
     "entries": listing,
     "name": listing,
     "read_fast": reading,
-    "reached": reading,
-    "reading": reading,
+    "when_reached": reading,
+    "when_read": reading,
     "has_digest": getxattr,
-    "digested": getxattr,
+    "when_digested": getxattr,
     "digest": getxattr,
-    "checking": opening,
+    "when_checked": opening,
     "look": status,
     "status": status,
     "space": statvfs,
 }
 # Bytes that are in memory are given without asking for more.
 BESIDES: dict[str, dict[str, None]] = {
-    "reached": {"read_fast": None},
-    "reading": {"read_fast": None},
+    "when_reached": {"read_fast": None},
+    "when_read": {"read_fast": None},
 }
 
 

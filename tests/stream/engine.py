@@ -75,7 +75,7 @@ def opened(path: Path, setting: Setting) -> Iterator[Bundle]:
 
 def parts_of(bundle: Bundle) -> list[Part]:
     """Give the parts of a bundle; moves the frontier to the end."""
-    bundle.listed().result(HANG)
+    bundle.when_listed().result(HANG)
     return [entry for entry in bundle.entries() if isinstance(entry, Part)]
 
 
@@ -86,7 +86,7 @@ def read_parts(bundle: Bundle) -> list[bytes]:
 
 def manifest_of(bundle: Bundle) -> str:
     """Read the manifest; moves the frontier to the end."""
-    bundle.sized(MANIFEST).result(HANG)
+    bundle.when_sized(MANIFEST).result(HANG)
     return bytes(bundle.read(MANIFEST, 0, 1 << 20)).decode("ascii")
 
 

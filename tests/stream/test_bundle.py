@@ -188,7 +188,7 @@ def test_any_read_is_a_slice_of_the_whole(
     def check(reads: list[tuple[int, int, int, bool]], cache: int, spill: bool) -> None:  # noqa: FBT001 - drawn by position
         with opened(mixed, Setting(level, cache=cache, spill=spill)) as bundle:
             if complete:
-                bundle.complete().result(HANG)
+                bundle.when_complete().result(HANG)
             calls = [
                 partial(read_any_way, bundle, number, offset, length, fast=fast)
                 for number, offset, length, fast in reads
@@ -203,7 +203,7 @@ def test_any_read_is_a_slice_of_the_whole(
 def test_reading_every_part_again_compresses_nothing_more(noisy: Path) -> None:
     for cache, spill in ((PLENTY, False), (0, True)):
         with opened(noisy, Setting(1, cache=cache, spill=spill)) as bundle:
-            bundle.complete().result(HANG)
+            bundle.when_complete().result(HANG)
             blocks = -(-bundle.status().tar_size // MIB)
             assert bundle.status().blocks_compressed == blocks
             in_threads(4, [partial(bundle.read, part, 0, PART_SIZE) for part in parts_of(bundle)])

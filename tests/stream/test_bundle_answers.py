@@ -43,14 +43,14 @@ def test_making_a_bundle_reads_nothing(noisy: Path) -> None:
 
 def test_level_0_knows_everything_at_once(noisy: Path) -> None:
     with opened(noisy, Setting(0)) as bundle:
-        assert bundle.listed().done()
+        assert bundle.when_listed().done()
         entries = bundle.entries()
         sizes = {bundle.name(entry): bundle.known_size(entry) for entry in entries}
         assert list(sizes) == ["image.manifest.xml", *(f"image.part.{n:02}" for n in range(7))]
-        assert all(bundle.sized(entry).done() for entry in entries)
+        assert all(bundle.when_sized(entry).done() for entry in entries)
         assert bundle.status().image_bytes_read == 0
         assert bundle.status().phase == "idle"
-        bundle.complete().result(HANG)
+        bundle.when_complete().result(HANG)
         assert sizes == {
             bundle.name(entry): len(bundle.read(entry, 0, 1 << 30)) for entry in entries
         }
@@ -68,7 +68,7 @@ def test_other_levels_know_nothing_before_they_have_looked(noisy: Path) -> None:
 def test_one_part_costs_no_more_than_itself(noisy: Path) -> None:
     with opened(noisy, Setting(1)) as bundle:
         for number in (0, 2):
-            bundle.sized(Part(number)).result(HANG)
+            bundle.when_sized(Part(number)).result(HANG)
             assert bundle.known_size(Part(number)) == PART_SIZE
             assert bundle.known_size(Part(number + 1)) is None
             status = bundle.status()
@@ -78,7 +78,7 @@ def test_one_part_costs_no_more_than_itself(noisy: Path) -> None:
 
 def test_a_digest_is_known_with_its_part(noisy: Path) -> None:
     with opened(noisy, Setting(1)) as bundle:
-        bundle.digested(Part(1)).result(HANG)
+        bundle.when_digested(Part(1)).result(HANG)
         data = bundle.read(Part(1), 0, PART_SIZE)
         assert bundle.digest(Part(1)) == hashlib.sha1(data).hexdigest()
         assert bundle.status().phase in ("idle", "indexing")
@@ -96,7 +96,7 @@ def test_sizes_never_change(noisy: Path) -> None:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        bundle.complete().result(HANG)
+        bundle.when_complete().result(HANG)
         ended.set()
         watcher.join()
         final = [bundle.known_size(Part(number)) for number in range(6)]
@@ -108,7 +108,7 @@ def test_sizes_never_change(noisy: Path) -> None:
 def test_the_status_moves_forward_only(noisy: Path) -> None:
     with opened(noisy, Setting(6)) as bundle:
         statuses = [bundle.status()]
-        done = bundle.complete()
+        done = bundle.when_complete()
         while not done.done():
             statuses.append(bundle.status())
         statuses.append(bundle.status())
@@ -181,7 +181,7 @@ def test_a_part_that_turns_out_not_to_be(small: Path) -> None:
     with opened(small, Setting(1)) as bundle:
         part = bundle.find("image.part.02")
         assert bundle.known_size(part) is None
-        bundle.sized(part).result(HANG)
+        bundle.when_sized(part).result(HANG)
         for ask in (bundle.known_size, lambda part: bundle.find(bundle.name(part))):
             with pytest.raises(UnknownNameError):
                 ask(part)
@@ -198,6 +198,6 @@ def test_reading_a_part_that_is_not_there_harms_no_other(small: Path) -> None:
 
 def test_a_part_that_is_not_there_has_no_digest(small: Path) -> None:
     with opened(small, Setting(1)) as bundle:
-        bundle.digested(Part(2)).result(HANG)
+        bundle.when_digested(Part(2)).result(HANG)
         with pytest.raises(UnknownNameError):
             bundle.digest(Part(2))

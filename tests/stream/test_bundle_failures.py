@@ -53,13 +53,13 @@ def test_an_image_that_changes_before_the_frontier(
     own: Path, spoiler: Callable[[Path, int], None]
 ) -> None:
     with opened(own, Setting(1)) as bundle:
-        bundle.sized(Part(0)).result(HANG)
+        bundle.when_sized(Part(0)).result(HANG)
         spoiler(own, 50 * MIB)
         asked = [
-            bundle.listed(),
-            bundle.complete(),
-            bundle.sized(Part(3)),
-            bundle.digested(Part(3)),
+            bundle.when_listed(),
+            bundle.when_complete(),
+            bundle.when_sized(Part(3)),
+            bundle.when_digested(Part(3)),
         ]
         errors = {type(future.exception(HANG)) for future in asked}
         assert errors == {ImageChangedError}
@@ -86,7 +86,7 @@ def test_an_image_that_changes_behind_the_frontier(
         assert_failed(bundle, Part(0))
         # The directory keeps its names and sizes.
         assert [bundle.name(part) for part in parts_of(bundle)] == names
-        assert bundle.sized(Part(5)).exception(HANG) is None
+        assert bundle.when_sized(Part(5)).exception(HANG) is None
         assert bundle.known_size(Part(5)) == PART_SIZE
 
 
@@ -118,7 +118,7 @@ def test_an_image_that_changes_when_all_is_known(
         }
         for way in ways.values():
             way()
-        bundle.complete().result(HANG)
+        bundle.when_complete().result(HANG)
         spoiler(own, 59 * MIB)
         if asked == "look":
             bundle.look().result(HANG)
@@ -146,13 +146,13 @@ def test_an_image_that_changes_behind_the_last_read_is_no_bundle(
             return data
 
         monkeypatch.setattr(image, "read", read_and_spoil)
-        assert isinstance(bundle.complete().exception(HANG), ImageChangedError)
+        assert isinstance(bundle.when_complete().exception(HANG), ImageChangedError)
         assert bundle.status().phase == "failed"
 
 
 def test_bytes_in_memory_are_not_served_for_long(own: Path) -> None:
     with opened(own, Setting(1, cache=PLENTY)) as bundle:
-        bundle.complete().result(HANG)
+        bundle.when_complete().result(HANG)
         assert bundle.read_fast(Part(0), 0, 5)
         spoil(own, 0)
         deadline = time.monotonic() + HANG
@@ -167,7 +167,7 @@ def assert_failed(bundle: Bundle, part: Part) -> None:
         with pytest.raises(ImageChangedError):
             bundle.read(part, 0, 1)
         assert bundle.read_fast(part, 0, 1) is None
-        assert isinstance(bundle.complete().exception(HANG), ImageChangedError)
+        assert isinstance(bundle.when_complete().exception(HANG), ImageChangedError)
         with pytest.raises(ImageChangedError):
             bundle.read(MANIFEST, 0, 1)
     status = bundle.status()
@@ -183,7 +183,7 @@ def test_an_image_that_changes_while_many_wait(own: Path) -> None:
                 bundle.read(Part(5), number, 1)
             return "heard"
 
-        waiting = [bundle.reached(Part(5), number, 1) for number in range(50)]
+        waiting = [bundle.when_reached(Part(5), number, 1) for number in range(50)]
         spoil(own, 59 * MIB)
         assert in_threads(16, [partial(read, number) for number in range(16)]) == ["heard"] * 16
         assert {type(future.exception(HANG)) for future in waiting} == {ImageChangedError}
@@ -191,7 +191,7 @@ def test_an_image_that_changes_while_many_wait(own: Path) -> None:
 
 def test_closing_wakes_who_waits(noisy: Path) -> None:
     with opened(noisy, Setting(9, jobs=1)) as bundle:
-        waiting = [bundle.listed(), bundle.complete(), bundle.reached(Part(5), 0, 1)]
+        waiting = [bundle.when_listed(), bundle.when_complete(), bundle.when_reached(Part(5), 0, 1)]
         readers: list[BaseException] = []
 
         def read() -> None:
@@ -208,24 +208,24 @@ def test_closing_wakes_who_waits(noisy: Path) -> None:
         for thread in threads:
             thread.join(HANG)
         assert len(readers) == 8
-        assert isinstance(bundle.complete().exception(HANG), ClosedError)
+        assert isinstance(bundle.when_complete().exception(HANG), ClosedError)
 
 
 def test_closing_early_ends_the_pass_soon(noisy: Path) -> None:
     with opened(noisy, Setting(9, jobs=1)) as bundle:
-        bundle.complete()
+        bundle.when_complete()
     assert bundle.status().tar_bytes_done < bundle.status().tar_size
 
 
 def test_a_read_that_fails_keeps_its_errno(own: Path) -> None:
     with opened(own, Setting(1)) as bundle:
-        bundle.sized(Part(0)).result(HANG)
+        bundle.when_sized(Part(0)).result(HANG)
         image = bundle._image  # noqa: SLF001
         assert isinstance(image, Image)
         # A descriptor that cannot be read: what a disk that went away amounts to.
         os.close(image.fileno())
         with pytest.raises(OSError, match="Bad file descriptor") as caught:
-            bundle.complete().result(HANG)
+            bundle.when_complete().result(HANG)
         assert caught.value.errno == 9
         image._descriptor = -1  # noqa: SLF001
         assert bundle.status().phase == "failed"

@@ -152,10 +152,10 @@ def index_after(noisy: Path, parts_made: int, extra: int = 0) -> Index:
     """Give the index of a run that was killed when it had sealed so much."""
     state = state_of(noisy)
     with exporting(noisy, NotingSink(), state) as run:
-        run.bundle.reached(run.bundle.find("image.part.00"), 0, 1).result(HANG)
+        run.bundle.when_reached(run.bundle.find("image.part.00"), 0, 1).result(HANG)
         target = parts_made * (10 << 20) + extra
         entry = run.bundle.entry(len(MANIFESTS) + target // (10 << 20))
-        run.bundle.reached(entry, 0, target % (10 << 20) or 1).result(HANG)
+        run.bundle.when_reached(entry, 0, target % (10 << 20) or 1).result(HANG)
     index = Index(SECRET.iv)
     index.load(state.index.dump())
     return index

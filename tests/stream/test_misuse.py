@@ -45,7 +45,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(image: Path) -> Iterator[Bundle]:
     made = Bundle.from_image(image, Metadata(ACCOUNT), user_keys=user_keys(), level=0)
     with made:
-        made.complete().result(HANG)
+        made.when_complete().result(HANG)
         yield made
 
 
@@ -165,7 +165,7 @@ def test_an_export_after_others_have_read(image: Path, ahead: int) -> None:
     with Image.open(image) as source, Workers(2) as workers:
         tap = Tap(workers.lane(8))
         bundle = Bundle(source, recipe, Engine(workers, tap), State(source.extents()))
-        bundle.reached(Part(0), 0, ahead * MIB).result(HANG)
+        bundle.when_reached(Part(0), 0, ahead * MIB).result(HANG)
         sink = MemorySink()
         # A pass that was under way just then.
         with suppress(InconsistentError):

@@ -129,7 +129,7 @@ def test_finished_from_every_block_on(whole: Whole) -> None:
         state = whole.state_at(blocks)
         again = 0 if state.index.totals else cut_part(state)
         with bundle_of(whole.image, whole.recipe, state) as bundle:
-            bundle.complete().result(HANG)
+            bundle.when_complete().result(HANG)
             assert state.index.dump() == whole.last, f"taken up after {blocks} blocks"
             left = whole.last.blocks - blocks
             assert bundle.status().blocks_compressed == left + again
@@ -154,7 +154,7 @@ def test_what_was_sealed_is_read_without_the_rest(whole: Whole) -> None:
 
 def test_a_complete_index_reads_nothing_to_be_listed(whole: Whole) -> None:
     with bundle_of(whole.image, whole.recipe, whole.state_at(-1)) as bundle:
-        bundle.complete().result(HANG)
+        bundle.when_complete().result(HANG)
         sizes = [bundle.known_size(entry) for entry in bundle.entries()[1:]]
         assert sizes == [len(part) for part in whole.parts]
         assert (bundle.status().image_bytes_read, bundle.status().blocks_compressed) == (0, 0)
@@ -190,7 +190,7 @@ def test_taken_up_over_an_image_that_is_another(
         with pytest.raises(
             ImageChangedError, match=r"block 1, at offset 1048576 of its tar stream"
         ):
-            bundle.complete().result(HANG)
+            bundle.when_complete().result(HANG)
         assert bundle.status().phase == "failed"
 
 
@@ -232,7 +232,7 @@ def test_dumped_at_any_moment_while_it_grows(whole: Whole) -> None:
     thread = threading.Thread(target=dump)
     with bundle_of(whole.image, whole.recipe, state) as bundle:
         thread.start()
-        bundle.complete().result(HANG)
+        bundle.when_complete().result(HANG)
         done.set()
         thread.join()
     assert len(set(dumps)) > 1, "all dumps were taken at one moment"
@@ -248,5 +248,5 @@ def test_closed_while_it_is_taken_up(whole: Whole) -> None:
     """An unmount does not wait until all that was sealed is read again."""
     state = whole.state_at(-2)
     with bundle_of(whole.image, whole.recipe, state, jobs=1) as bundle:
-        bundle.complete()
+        bundle.when_complete()
     assert state.index.dump() in (whole.dumps[-2], whole.last)
