@@ -1,22 +1,28 @@
-"""Files without a name: space on a disk that cannot be left behind.
+"""Files that are made, read and written: the one place that knows how it is done safely.
 
-The kernel gives it back when the process ends, however it ends. What is to stay gets a name
-once it is whole (`Draft`), so that no half of a secret or of an image can be found under one.
+A file that nobody needs afterwards has no name (`open_unnamed`): the kernel gives its space back
+when the process ends, however it ends. A file that is to stay is a `Draft` until it is whole, and
+there is one standard for all of them: it is written under no name or a private one, synced, given
+its name in one step, and its folder is synced. So whoever reads finds the old file or the new
+one, also after a power failure, and never a half.
 """
 
 import errno
+import glob
 import os
+import re
 import secrets
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+_STATUS = Path("/proc/self/status")
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 
 
 def open_unnamed(folder: Path) -> int:
-    """Open a new file that only this process can reach, mode 0600; gives its descriptor.
+    """Open a new file that only this process can reach, of mode 0600; return its descriptor.
 
     Raises:
         OSError: the folder is missing, or takes no files.
@@ -41,10 +47,16 @@ def _without_name(folder: Path, more: int = 0) -> int | None:
 
 
 class Draft:
-    """A file of mode 0600 that gets its name when it is whole. A context manager.
+    """A file that gets its name when it is whole. A context manager.
 
-    Where the file system has none without a name, it is `.NAME.XXXXXXXX` and the suffix until
-    then, with eight hex digits; a kill can leave that behind.
+    What is private has mode 0600 and no name before. Where the file system cannot have that, and
+    for what is not private, the name is `.NAME.XXXXXXXX` and the suffix until then, with eight
+    hex digits. A kill can leave that behind, for `sweep` to find.
+
+    Args:
+        path: what it is going to be called.
+        suffix: the end of its name until then.
+        private: only its owner may open it; else it has the mode that the umask gives it.
 
     Attributes:
         file: its descriptor.
@@ -53,28 +65,42 @@ class Draft:
         OSError: the folder is missing, or takes no files.
     """
 
-    def __init__(self, path: Path, suffix: str = "") -> None:
+    def __init__(self, path: Path, suffix: str = "", *, private: bool = True) -> None:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{suffix}")
-        # The name is given by way of /proc.
-        file = _without_name(path.parent) if Path("/proc/self/fd").is_dir() else None
+        # A file without a name gets one by way of /proc.
+        unnamed = private and Path("/proc/self/fd").is_dir()
+        file = _without_name(path.parent) if unnamed else None
         self._named = file is None
         if file is None:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            file = os.open(self._temporary, flags, 0o600)
+            # The kernel applies the umask: to ask for it is to change it for other threads.
+            file = os.open(self._temporary, flags, 0o600 if private else 0o666)
         self.file = file
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self.file)
+        self.close()
+
+    def close(self) -> None:
+        """Close it, and leave nothing behind if it was not published; again does nothing."""
+        file, self.file = self.file, -1
+        try:
+            if file >= 0:
+                os.close(file)
+        finally:
+            self._remove_temporary()
+
+    def _remove_temporary(self) -> None:
         if self._named:
+            self._named = False
             with suppress(OSError):
                 self._temporary.unlink()
 
     def publish(self, *, replace: bool) -> None:
-        """Have it under its name, durably.
+        """Give it its name, durably.
 
         Raises:
             FileExistsError: the name is taken, and `replace` is not given.
@@ -105,6 +131,28 @@ class Draft:
         os.link(source, path.name, dst_dir_fd=folder, follow_symlinks=True)
 
 
+def sweep(path: Path, suffix: str = "") -> None:
+    """Remove what a process that was killed has left of drafts of a file.
+
+    Only a caller who knows that nobody else is writing that file may do this. What cannot be
+    removed stays: it is in nobody's way.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????{suffix}"):
+        with suppress(OSError):
+            left.unlink()
+
+
+def read_fully(descriptor: int, offset: int, length: int) -> bytes:
+    """Return `length` bytes at `offset`; fewer only where the file ends."""
+    data = os.pread(descriptor, length, offset)
+    while 0 < len(data) < length:
+        more = os.pread(descriptor, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
 def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of `data` at `offset`, or raise OSError; a write that does nothing is ENOSPC."""
     view = memoryview(data)
@@ -113,3 +161,17 @@ def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
         if not written:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         view, offset = view[written:], offset + written
+
+
+def umask() -> int:
+    """Return the umask of this process.
+
+    Linux tells of it; elsewhere it can only be learnt by setting another for a moment.
+    """
+    with suppress(OSError):
+        found = re.search(r"^Umask:\s*([0-7]+)", _STATUS.read_text(), re.MULTILINE)
+        if found:
+            return int(found[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

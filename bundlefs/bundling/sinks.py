@@ -6,9 +6,7 @@ after `close`; `discard` leaves nothing behind. So a reader never finds half a p
 Concurrency: `PartWriter` is written to from one thread, and may be given up from another.
 """
 
-import glob
 import os
-import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +16,7 @@ from typing import Any, Protocol
 
 from bundlefs.base.checks import whole
 from bundlefs.base.errors import ClosedError, UsageError
+from bundlefs.base.files import Draft, sweep, write_all
 from bundlefs.base.spans import Span, split
 from bundlefs.state.index import PART_SIZE
 
@@ -75,30 +74,23 @@ class DirectorySink:
 class _Renamed:
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        self._size = 0
         with self._named():
             # What a run that was killed has left of this file.
-            for old in path.parent.glob(f".{glob.escape(path.name)}.????????"):
-                old.unlink(missing_ok=True)
-            # Not by tempfile: a part has the mode that the caller's umask gives it.
-            self._file = self._temporary.open("xb", buffering=0)
+            sweep(path)
+            self._draft = Draft(path, private=False)
 
     def write(self, data: memoryview) -> None:
         with self._named():
-            while data:
-                data = data[self._file.write(data) :]
+            write_all(self._draft.file, data, self._size)
+        self._size += len(data)
 
     def close(self) -> None:
-        with self._named():
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._temporary.rename(self._path)
-            _sync_folder(self._path.parent)
+        with self._named(), self._draft as draft:
+            draft.publish(replace=True)
 
     def discard(self) -> None:
-        self._file.close()
-        with suppress(OSError):
-            self._temporary.unlink()
+        self._draft.close()
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -108,15 +100,6 @@ class _Renamed:
         except OSError as error:
             error.filename = str(self._path)
             raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the name on the disk, too."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class MemorySink:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Self
 
 from bundlefs.base.errors import UsageError
-from bundlefs.base.files import open_unnamed, write_all
+from bundlefs.base.files import open_unnamed, read_fully, write_all
 from bundlefs.base.threads import asking_storage
 from bundlefs.codec.deflate import crc32
 
@@ -84,7 +84,7 @@ class Spill:
         offset, length, checksum = place
         try:
             with asking_storage():
-                data = os.pread(self._file, length, offset)
+                data = read_fully(self._file, offset, length)
         except OSError as error:
             data, reason = b"", error.strerror
         else:

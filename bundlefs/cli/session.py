@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from bundlefs.base.errors import ImageChangedError
+from bundlefs.base.files import umask
 from bundlefs.base.heap import give_back_blocks
 from bundlefs.base.threads import closed_in_time
 from bundlefs.base.workers import Workers
@@ -185,11 +186,5 @@ def _session(arguments: argparse.Namespace, source: Path) -> Session:
         mountpoint=check_mountpoint(arguments.mountpoint),
         source=name or str(source.absolute()),
         options=flags | ({"allow_other"} if arguments.allow_other else set()),
-        umask=_umask(),
+        umask=umask(),
     )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from bundlefs.base.errors import ImageChangedError, ImageError
+from bundlefs.base.files import read_fully
 from bundlefs.base.spans import Span
 from bundlefs.base.storage import Storage
 
@@ -208,7 +209,7 @@ class Image:
             OSError: the read failed; it is the device's or the file system's own error.
         """
         with self._storage.asked():
-            data = self._read_available(offset, length)
+            data = read_fully(self._descriptor, offset, length)
         missing = length - len(data)
         # After the read, so that no change can slip in between.
         self._require_unchanged(
@@ -272,16 +273,6 @@ class Image:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _read_available(self, offset: int, length: int) -> bytes:
-        """Read until `length` bytes are there or the file ends."""
-        data = os.pread(self._descriptor, length, offset)
-        while 0 < len(data) < length:
-            more = os.pread(self._descriptor, length - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
-        return data
 
     def _data_spans(self) -> Iterator[Span]:
         stop = 0

@@ -10,7 +10,6 @@ renamed over the old one: there is always a whole one, the old or the new.
 """
 
 import errno
-import glob
 import hashlib
 import json
 import logging
@@ -22,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from bundlefs.base import files
 from bundlefs.base.errors import StateError
 from bundlefs.base.files import Draft, write_all
 from bundlefs.base.spans import Span
@@ -306,6 +306,4 @@ def sweep(path: Path) -> None:
 
     Only who has locked `path` may do this.
     """
-    for left in path.parent.glob(f".{glob.escape(path.name)}.????????{_UNFINISHED}"):
-        with suppress(OSError):
-            left.unlink()
+    files.sweep(path, _UNFINISHED)

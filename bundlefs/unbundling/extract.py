@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from bundlefs.base.errors import BundleError
-from bundlefs.base.files import Draft
+from bundlefs.base.files import Draft, umask, write_all
 from bundlefs.base.spans import Span
 from bundlefs.base.workers import Workers
 from bundlefs.codec.untar import Member, read_member, trailing_ok
@@ -73,18 +73,13 @@ class SparseFile:
     def write(self, offset: int, data: memoryview) -> None:
         """Write at an offset."""
         if not self._sparse:
-            self._write(offset, data)
+            write_all(self._file, data, offset)
             return
         step = len(self._ZEROS)
         for start in range(0, len(data), step):
             piece = data[start : start + step]
             if piece != self._ZEROS[: len(piece)]:
-                self._write(offset + start, piece)
-
-    def _write(self, offset: int, data: memoryview) -> None:
-        while data:
-            done = os.pwrite(self._file, data, offset)
-            offset, data = offset + done, data[done:]
+                write_all(self._file, piece, offset + start)
 
     def finish(self, size: int) -> None:
         """Give the file its size, and have it on the disk."""
@@ -296,7 +291,7 @@ class NewFile:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._draft:
             if kind is None:
-                os.fchmod(self.file, 0o666 & ~_umask())
+                os.fchmod(self.file, 0o666 & ~umask())
                 self._publish()
 
     def _publish(self) -> None:
@@ -304,12 +299,6 @@ class NewFile:
             self._draft.publish(replace=self._force)
         except FileExistsError as error:
             raise BundleError(f"{self._path} exists; --force overwrites it") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextmanager

@@ -14,7 +14,6 @@ Concurrency: any thread may read. A lock keeps the digest single.
 
 import hashlib
 import logging
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from bundlefs.base.descriptors import Descriptors
 from bundlefs.base.errors import BundleChangedError, BundleError
+from bundlefs.base.files import read_fully
 from bundlefs.base.spans import Span, ceil_div
 from bundlefs.image.raw import Identity, settle
 
@@ -153,7 +153,7 @@ class PartFile:
     def _digest(self, file: int, proof: _Proof) -> str:
         whole = hashlib.sha1(usedforsecurity=False)
         for run in range(ceil_div(self._size, RUN)):
-            data = _pread(file, self._span(run))
+            data = _read(file, self._span(run))
             whole.update(data)
             proof.holds(run, data)
         return whole.hexdigest()
@@ -180,7 +180,7 @@ class PartFile:
         span = self._span(run)
         try:
             with self._descriptors.borrow(self._path) as file:
-                data = _pread(file, span)
+                data = _read(file, span)
                 now = Identity.of(file)  # after the read, so that no change can slip in between
         except OSError as error:
             self._descriptors.drop(self._path)
@@ -243,12 +243,5 @@ def sha1_of(path: Path) -> str:
         raise BundleError(f"part {path}: {error.strerror}") from error
 
 
-def _pread(file: int, span: Span) -> bytes:
-    """Read a span; shorter only where the file ends."""
-    data = os.pread(file, span.length, span.start)
-    while len(data) < span.length:
-        more = os.pread(file, span.length - len(data), span.start + len(data))
-        if not more:
-            break
-        data += more
-    return data
+def _read(file: int, span: Span) -> bytes:
+    return read_fully(file, span.start, span.length)

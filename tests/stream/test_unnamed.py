@@ -12,7 +12,8 @@ import pytest
 
 from bundlefs.base import files as unnamed
 from bundlefs.base.errors import BundleError
-from bundlefs.base.files import Draft
+from bundlefs.base.files import Draft, read_fully, umask
+from bundlefs.bundling.sinks import DirectorySink, written
 from bundlefs.state import file as statefile
 from bundlefs.state.points_file import PointsFile
 from bundlefs.unbundling.extract import NewFile
@@ -53,6 +54,11 @@ def write_image(path: Path) -> None:
         os.write(new.file, SECRET)
 
 
+def write_part(path: Path) -> None:
+    with written(DirectorySink(path.parent), path.name) as file:
+        file.write(memoryview(SECRET))
+
+
 WRITERS = [write_state, write_points, write_image]
 
 
@@ -76,7 +82,54 @@ def test_nothing_has_a_name_until_it_is_on_the_disk(
     assert names(tmp_path) == ["file"]
 
 
-@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("write", [*WRITERS, write_part])
+def test_one_standard_of_durability(
+    tmp_path: Path, write: Callable[[Path], None], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def note_sync(file: int) -> None:
+        steps.append("folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "file")
+        fsync(file)
+
+    def note_name(old: Path, new: Path) -> Path:
+        steps.append("name")
+        return rename(old, new)
+
+    write(tmp_path / "file")
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "rename", note_name)
+    write(tmp_path / "file")
+    assert steps == ["file", "name", "folder"], kind
+
+
+def test_the_umask_is_learnt_without_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    previous = os.umask(0o027)
+    try:
+        with monkeypatch.context() as watched:
+            watched.setattr(
+                os, "umask", lambda _: pytest.fail("other threads make files meanwhile")
+            )
+            assert umask() == 0o027
+        monkeypatch.setattr(unnamed, "_STATUS", Path("/no/such/file"))
+        assert (umask(), umask()) == (0o027, 0o027)
+    finally:
+        os.umask(previous)
+
+
+def test_a_read_is_whole_though_the_system_gives_it_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda file, size, offset: pread(file, min(size, 3), offset))
+    (tmp_path / "file").write_bytes(SECRET)
+    with (tmp_path / "file").open("rb") as file:
+        read = [read_fully(file.fileno(), offset, 9) for offset in (0, 4, 15, 40)]
+    assert read == [SECRET[:9], SECRET[4:13], SECRET[15:], b""]
+
+
+@pytest.mark.parametrize("write", [*WRITERS, write_part])
 def test_everywhere_it_arrives_whole(
     tmp_path: Path, write: Callable[[Path], None], kind: str
 ) -> None:
