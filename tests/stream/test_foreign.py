@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from bundlefs.base.errors import FormError
@@ -306,10 +306,56 @@ def test_a_raw_disk_is_taken(disk: str, tmp_path: Path) -> None:
         assert source.size == path.stat().st_size
 
 
+# What a head begins with that is no boot code: written down here anew, since a test that asked the
+# table could not find it wrong. Hypothesis tries the constants of the package ("vhdxfile"), too.
+MARKS = (
+    *(b"conectix", b"vhdxfile", b"QFI\xfb\0\0\0\1", b"QED\0", b"WithoutFreeSpace"),
+    *(b"WithouFreSpacExt", b"COWD\1\0\0\0", b"Bochs Virtual HD Image\0", b"#!/bin/sh\n#V"),
+    *(b"\xbe\xba\xfe\xca\0\0\0\0\1", b"VMA\0\0\0\0\1", b"\x3a\xff\x26\xed\1\0"),
+    *(b"EVF\x09\x0d\x0a\xff\0", b"EVF2\x0d\x0a\x81\0", b"AFF10\x0d\x0a\0", b"partclone-image"),
+    *(b"PaRtImAgE-VoLuMe", b"MSWIM\0\0\0", b"btrfs-stream\0", b"PK\3\4", b"PK\5\6\0\0\0\0"),
+    *(b"7z\xbc\xaf\x27\x1c\0", b"Rar!\x1a\7", b"070701", b"070702", b"070707", b"!<arch>\n"),
+    *(b"\xed\xab\xee\xdb", b"MSCF\0\0\0\0", b"xar!\0\x1c\0\1", b"\x5d\0\0", b"LZIP\1"),
+    *(b"\x89LZO\0\r\n\x1a\n", b"\4\x22\x4d\x18", b"\2\x22\x4d\x18", b"\2\x21\x4c\x18"),
+    *(b"\x1f\x9d", b"LRZI\0", b"\xff\6\0\0sNaPpY", b"version https://git-lfs.github.com/"),
+    *(b"Salted__", b"age-encryption.org/v1\n"),
+)
+PAGES = (b"<?xml", b"<manifest>", b"<!--", b"<!doctype html", b"<html")
+ENDS = {512: (b"conectix", b"koly\0\0\0\4"), 511: (b"conectix",)}
+
+
+def is_marked(head: bytes, tail: bytes) -> bool:
+    """Tell whether these bytes bear the very mark of something that is no raw disk."""
+    page = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    sums = head[148:156].strip(b" \0")  # the checksum of a tar header
+    return (
+        head.startswith(MARKS)
+        or page.startswith(PAGES)
+        or head[8:12] == b"\xac\xcb\xba\xf5"
+        or sums.isdigit()
+        or any(tail[-size:].startswith(marks) for size, marks in ENDS.items() if len(tail) >= size)
+    )
+
+
 @given(code=st.binary(max_size=440), table=st.binary(min_size=64, max_size=64), tail=st.binary())
+@example(code=b"\xebvhdxfile", table=bytes(64), tail=b"")
+@example(code=b"vhdxfil", table=bytes(64), tail=b"conectix\0\0\0\2\0\1\0\0")
 def test_no_boot_sector_is_taken_for_something_else(code: bytes, table: bytes, tail: bytes) -> None:
     head = code.ljust(446, b"\0") + table + b"\x55\xaa"
+    assume(not is_marked(head, tail))
     assert foreign.find(head, tail) is None
+
+
+@settings(max_examples=10)
+@given(st.data())
+def test_whatever_has_a_signature_bears_a_mark(data: st.DataObject) -> None:
+    """So that a signature that is added to the table is added to the marks as well."""
+    for one in foreign.TABLE:
+        found = data.draw(st.from_regex(one.pattern))[: foreign.TAIL_SIZE]
+        if one.pattern.match(found):
+            at_end = found.ljust(-one.offset, b"\0")
+            head, tail = (found, b"") if one.offset >= 0 else (b"", at_end)
+            assert is_marked(head, tail), one.name
 
 
 @pytest.mark.parametrize("jump", [b"\xeb", b"\xe9", b"\xfa", b"\x33\xc0", b"\x31\xc0", b"\x0e"])
