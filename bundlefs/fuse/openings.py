@@ -207,18 +207,21 @@ class Openings:
     # Opening, in a thread
 
     def _open(self, image: OpenedImage, opened: "Future[View[Any]]") -> None:
-        image.found = self._identity(image.path) or image.found
         try:
+            image.found = self._identity(image.path) or image.found
             view = self._same(image, self._opened(image))
         # Whatever it is, those who wait must hear of it: they hang otherwise.
         except BaseException as error:  # noqa: BLE001
             self._tell_failure(image, opened, error)
             return
-        found = self._identity(image.path)
+        found = image.found
+        # What cannot be looked at now is looked at by the view itself.
+        with suppress(OSError):
+            found = self._identity(image.path) or found
         with self._lock:
             image.view, image.created_ns = view, view.created_ns
             # What was written since it was opened, the view itself finds.
-            image.found = found or image.found
+            image.found = found
             if not self._closed:
                 opened.set_result(view)
                 self._start_sweeping()
@@ -345,7 +348,11 @@ class Openings:
 
     def _compare(self, image: OpenedImage) -> None:
         """Have an image fail that has changed since it was let go of."""
-        now = self._identity(image.path)
+        try:
+            now = self._identity(image.path)
+        except OSError:
+            # It cannot be told now; the next look may.
+            return
         if now in (image.found, ()):
             return
         error = ImageChangedError(
