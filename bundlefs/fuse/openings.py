@@ -34,7 +34,7 @@ from bundlefs.base.errors import (
 from bundlefs.base.storage import Storage
 from bundlefs.base.threads import PATIENCE_SECONDS, start_abandonable
 from bundlefs.fuse.looks import Identity
-from bundlefs.fuse.views import View
+from bundlefs.fuse.views import View, Watched
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ _BATCH = 16
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 
 
-class Passing(View[Any], Protocol):
+class Passing(View[Any], Watched, Protocol):
     """A view that can be closed and made again."""
 
     def idle(self) -> bool:

@@ -33,16 +33,24 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import pyfuse3
 import trio
 
+from bundlefs.fuse.asking import (
+    all_entries,
+    bytes_of,
+    look_at,
+    require_unchanged,
+    size_of,
+    with_digests,
+)
 from bundlefs.fuse.handlers import handler, listing_handler, silent_handler
 from bundlefs.fuse.mountpoint import CONTROL_NAME, METRICS_NAME, STATUS_NAME
 from bundlefs.fuse.shelf import Shelf
 from bundlefs.fuse.snapshots import Snapshots, document
-from bundlefs.fuse.views import View
+from bundlefs.fuse.views import View, WithDigests
 from bundlefs.fuse.waiting import in_thread, until
 
 _ROOT = pyfuse3.ROOT_INODE
@@ -124,14 +132,17 @@ class Operations(pyfuse3.Operations):
         return view, view.entry(local - _FIRST)
 
     @contextlib.asynccontextmanager
-    async def _with_digest(self, inode: int, asker: int) -> AsyncIterator[tuple[View[Any], Any]]:
+    async def _with_digest(
+        self, inode: int, asker: int
+    ) -> AsyncIterator[tuple[WithDigests[Any], Any]]:
         if inode % _STRIDE < _FIRST:
             raise pyfuse3.FUSEError(errno.ENODATA)
         async with self._opened(inode, asker):
             view, entry = self._entry(inode)
-            if not view.has_digest(entry):
+            digests = with_digests(view, entry)
+            if digests is None:
                 raise pyfuse3.FUSEError(errno.ENODATA)
-            yield view, entry
+            yield digests, entry
 
     # Attributes
 
@@ -209,8 +220,7 @@ class Operations(pyfuse3.Operations):
             return self._file(snapshot.file, len(snapshot.content), 0.0)
         async with self._opened(inode, ctx.pid):
             view, entry = self._entry(inode)
-            await until(view.when_sized(entry), ctx.pid)
-            return self._told(inode, view.known_size(entry))
+            return self._told(inode, await size_of(view, entry, ctx.pid))
 
     # Directories
 
@@ -234,10 +244,10 @@ class Operations(pyfuse3.Operations):
 
     async def _bundle(self, inode: int, asker: int) -> "_Listing":
         async with self._opened(inode, asker) as view:
-            view.look()
-            await until(view.when_listed(), asker)
+            look_at(view)
             first = inode - _ROOT + _FIRST
-            names = [(view.name(entry), first + view.key(entry)) for entry in view.entries()]
+            entries = await all_entries(view, asker)
+            names = [(view.name(entry), first + view.key(entry)) for entry in entries]
             self._keep_open(inode)
         return _Listing(names, inode)
 
@@ -285,7 +295,7 @@ class Operations(pyfuse3.Operations):
         async with self._opened(inode, ctx.pid):
             view, _ = self._entry(inode)
             # The kernel gives what it remembers of a file without asking again.
-            await until(view.when_checked(), ctx.pid)
+            await require_unchanged(view, ctx.pid)
             if inode in self._untold:
                 await self._tell_size(inode, ctx.pid)
             self._keep_open(inode)
@@ -299,13 +309,18 @@ class Operations(pyfuse3.Operations):
 
     async def _look(self, number: int) -> None:
         """Let the status tell of a change of the image; it is told at once, whatever hangs."""
-        view = self._view(number) if number else self._shown
-        looking = view.look() if view else None
+        looking = self._looking(number)
         if looking is None or looking is self._hanging.get(number):
             return
         with trio.move_on_after(_LOOK_SECONDS):
             await until(looking, _NOBODY)
         self._hanging[number] = looking
+
+    def _looking(self, number: int) -> Future[None] | None:
+        if isinstance(self._shown, Shelf) and not number:
+            return self._shown.look()
+        view = self._view(number)
+        return look_at(view) if view else None
 
     async def _tell_size(self, inode: pyfuse3.InodeT, asker: int) -> None:
         """Have the kernel know the size of an entry for which it has 0.
@@ -313,8 +328,7 @@ class Operations(pyfuse3.Operations):
         An answer to `open` holds no size, but a file grows by what is put into its page cache.
         """
         view, entry = self._entry(inode)
-        await until(view.when_sized(entry), asker)
-        if size := view.known_size(entry):
+        if size := await size_of(view, entry, asker):
             last = await self._bytes(inode, asker, size - 1, 1)
             store = partial(pyfuse3.notify_store, inode, size - 1, last)
             await in_thread(store, asker)
@@ -341,14 +355,7 @@ class Operations(pyfuse3.Operations):
 
     async def _bytes(self, inode: int, asker: int, off: int, size: int) -> bytes:
         view, entry = self._entry(inode)
-        data = view.read_fast(entry, off, size)
-        if data is None:
-            await until(view.when_reached(entry, off, size), asker)
-            reading = view.when_read(entry, off, size)
-            await until(reading, asker)
-            data = reading.result()
-        # pyfuse3 takes any buffer; its annotation says bytes.
-        return cast("bytes", data)
+        return await bytes_of(view, entry, off, size, asker)
 
     @handler
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
@@ -368,9 +375,9 @@ class Operations(pyfuse3.Operations):
         """Give the SHA-1 of a part, once it is complete."""
         if name != DIGEST_XATTR:
             raise pyfuse3.FUSEError(errno.ENODATA)
-        async with self._with_digest(inode, ctx.pid) as (view, entry):
-            await until(view.when_digested(entry), ctx.pid)
-            return view.digest(entry).encode()
+        async with self._with_digest(inode, ctx.pid) as (digests, entry):
+            await until(digests.when_digested(entry), ctx.pid)
+            return digests.digest(entry).encode()
 
     @handler
     async def listxattr(

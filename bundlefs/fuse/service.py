@@ -21,7 +21,7 @@ from bundlefs.base import signals
 from bundlefs.base.errors import MountError
 from bundlefs.base.escapes import escaped
 from bundlefs.fuse.mountpoint import read_status
-from bundlefs.fuse.views import Shown
+from bundlefs.fuse.views import Mounted
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def _watchdog_seconds() -> float | None:
     return int(microseconds) / _MICROSECONDS
 
 
-async def tell_status(shown: Shown, notifier: Notifier) -> None:
+async def tell_status(shown: Mounted, notifier: Notifier) -> None:
     """Tell how far the bundle is, whenever that has changed."""
     told = ""
     while notifier.there:
@@ -78,7 +78,7 @@ async def tell_status(shown: Shown, notifier: Notifier) -> None:
         await trio.sleep(_STATUS_SECONDS)
 
 
-def _status_text(shown: Shown) -> str:
+def _status_text(shown: Mounted) -> str:
     status = asdict(shown.status())
     text = f"{status['phase']}: {status['image']}"
     if status["phase"] == "indexing":
@@ -104,7 +104,7 @@ async def feed_watchdog(mountpoint: Path, notifier: Notifier) -> None:
         await trio.sleep(notifier.watchdog_seconds / 2)
 
 
-async def report_on_signal(shown: Shown) -> None:
+async def report_on_signal(shown: Mounted) -> None:
     """Log the status, the tasks and the threads at each SIGUSR1; names and places alone."""
     with trio.open_signal_receiver(REPORT_SIGNAL) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {REPORT_SIGNAL})

@@ -29,7 +29,7 @@ from bundlefs.fuse.service import (
     tell_status,
 )
 from bundlefs.fuse.shelf import Shelf
-from bundlefs.fuse.views import Shown, View
+from bundlefs.fuse.views import Mounted, View
 from bundlefs.fuse.waiting import in_thread
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ async def _call_often(tick: Callable[[], None]) -> None:
 
 
 async def _end_on_signal(
-    shown: Shown, session: Session, notifier: Notifier, held: Held, serving: trio.CancelScope
+    shown: Mounted, session: Session, notifier: Notifier, held: Held, serving: trio.CancelScope
 ) -> None:
     with trio.open_signal_receiver(*held.ending) as received:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, held.ending)
@@ -164,7 +164,7 @@ async def _end_on_signal(
         serving.cancel()
 
 
-async def _close(shown: Shown) -> None:
+async def _close(shown: Mounted) -> None:
     """Answer those who wait, which pyfuse3's end depends on; states are written in a thread.
 
     A disk that hangs holds up neither the answers nor the end. What cannot be written here is

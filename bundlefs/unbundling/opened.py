@@ -19,7 +19,7 @@ from bundlefs.base.errors import (
     StateError,
     UnknownNameError,
 )
-from bundlefs.base.futures import Promises, done
+from bundlefs.base.futures import Promises
 from bundlefs.base.spans import Span
 from bundlefs.base.threads import Threads, asking_storage
 from bundlefs.codec.untar import Member, Run, read_member
@@ -122,9 +122,6 @@ class OpenedBundle:
             self._parts.close()
 
 
-_DONE: Future[None] = done(None)
-
-
 class DiskView:
     """An opened bundle as a folder with one file, the image: a view for the file system."""
 
@@ -155,29 +152,13 @@ class DiskView:
         """Give the key."""
         return key
 
-    def when_listed(self) -> Future[None]:
-        """All is known."""
-        return _DONE
-
     def entries(self) -> Sequence[int]:
         """Give the one entry."""
         return (0,)
 
-    def when_sized(self, entry: int) -> Future[None]:
-        """All is known."""
-        return _DONE
-
     def known_size(self, entry: int) -> int:
         """Give the size of the image."""
         return self._bundle.size
-
-    def when_reached(self, entry: int, offset: int, length: int) -> Future[None]:
-        """Nothing is ever ahead: `read` does what there is to do."""
-        return _DONE
-
-    def read_fast(self, entry: int, offset: int, length: int) -> memoryview | None:
-        """Nothing is known to take no time."""
-        return None
 
     def when_read(self, entry: int, offset: int, length: int) -> Future[memoryview]:
         """Ask for bytes of the image."""
@@ -205,18 +186,6 @@ class DiskView:
             self._error = str(error)
             self._changed = isinstance(error, BundleChangedError)
 
-    def has_digest(self, entry: int) -> bool:
-        """Tell that there is none: the manifest digests the tar stream, not the image."""
-        return False
-
-    def when_digested(self, entry: int) -> Future[None]:
-        """Answer what nobody asks."""
-        return _DONE
-
-    def digest(self, entry: int) -> str:
-        """Refuse."""
-        raise UnknownNameError("the image has no digest")
-
     def status(self) -> OpenStatus:
         """Tell what is opened."""
         return OpenStatus(
@@ -231,14 +200,6 @@ class DiskView:
     def space(self) -> tuple[int, int]:
         """Give the size of the image, and of all parts; bytes."""
         return self._bundle.size, self._bundle.sealed_size
-
-    def when_checked(self) -> Future[None]:
-        """See nothing: each read proves the bytes that it gives."""
-        return _DONE
-
-    def look(self) -> Future[None]:
-        """See nothing, at once."""
-        return _DONE
 
     def close(self) -> None:
         """Begin no more reads, and let those end that storage lets go."""

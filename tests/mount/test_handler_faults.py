@@ -295,8 +295,10 @@ def test_every_handler_is_guarded() -> None:
 
 
 def test_every_question_to_the_bundle_is_among_the_faults() -> None:
-    asked = inspect.getmembers(bundlefs.fuse.views.View, inspect.isfunction)
-    assert {name for name, _ in asked if not name.startswith("_")} - {"close"} == set(METHODS)
+    views = bundlefs.fuse.views
+    kinds = (views.View, views.OnDemand, views.Watched, views.WithDigests)
+    asked = [name for kind in kinds for name, _ in inspect.getmembers(kind, inspect.isfunction)]
+    assert {name for name in asked if not name.startswith("_")} - {"close"} == set(METHODS)
 
 
 # --- around the handlers ---
