@@ -17,7 +17,7 @@ import kubernetes_validate  # type: ignore[import-untyped]  # it has no types
 import pytest
 import yaml
 
-from bundlefs.cli import COMMANDS, parser
+from bundlefs.cli import parser
 from bundlefs.keys.regions import OWN_MODULUS, STANDARD_REGIONS
 from tests.support import images, servers
 from tests.support.mounts import bundlefs
@@ -27,14 +27,6 @@ ROOT = Path(__file__).parents[2]
 CONTRIB = ROOT / "contrib"
 CONTAINER = CONTRIB / "container"
 JOBS = sorted(CONTAINER.glob("*.yaml"))
-DOCUMENTS = [CONTRIB / "ec2.md", CONTRIB / "troubleshooting.md"]
-FOREIGN = {
-    # docker and podman
-    *("--device", "--cap-add", "--security-opt"),
-    # aws and rclone
-    *("--sse", "--s3-server-side-encryption", "--s3-no-check-bucket"),
-    *("--block-device-mappings", "--name"),
-}
 
 
 # Shell
@@ -221,60 +213,11 @@ def test_the_job_without_fuse_asks_for_no_rights() -> None:
     assert kinds <= {"persistentVolumeClaim", "emptyDir", "secret"}
 
 
-# The documents
-
-
 def indented(text: str) -> str:
     """Give the lines of the code blocks that are not fenced, continued lines joined."""
     bare = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     lines = [line[4:] for line in bare.splitlines() if line.startswith("    ")]
     return "\n".join(lines).replace("\\\n", " ")
-
-
-def command_lines(text: str) -> list[str]:
-    """Give every `bundlefs` command line, in blocks and in the text."""
-    found = [*indented(text).splitlines(), *re.findall(r"`(bundlefs [^`]*)`", text)]
-    return [line for line in found if re.match(rf"bundlefs ({'|'.join(COMMANDS)})\b", line)]
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_the_command_lines_of_a_document_are_understood(path: Path) -> None:
-    lines = command_lines(path.read_text())
-    assert len(lines) > 4
-    for line in lines:
-        words = shlex.split(line)[1:]
-        if len(words) > 1:  # else it is the name of a command alone
-            assert parser().parse_args(words).run, line
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_the_options_that_a_document_names_are_options(
-    path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for command in COMMANDS:
-        with pytest.raises(SystemExit, match=r"^0$"):
-            parser((command,)).parse_args([command, "--help"])
-    upload = run(["python3", CONTRIB / "upload", "--help"]).decode()
-    known = set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out + upload))
-    named = re.findall(r"`(--[a-z0-9-]+)", path.read_text())
-    assert named
-    assert [name for name in named if name not in known | FOREIGN] == []
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_the_links_of_a_document_lead_somewhere(path: Path) -> None:
-    links = re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", path.read_text())
-    assert path.name != "troubleshooting.md" or len(links) > 10
-    for name, anchor in links:
-        target = path.parent / name if name else path
-        assert target.exists(), name
-        assert not anchor or anchor in anchors(target.read_text()), anchor
-
-
-def anchors(text: str) -> set[str]:
-    """Give the anchors of the headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 # What EC2 needs

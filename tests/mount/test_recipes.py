@@ -1,7 +1,7 @@
-"""The README's recipes for uploading, as they stand there, by the tools they name to real servers.
+"""The recipes of contrib/uploading.md, as they stand there, by the tools they name to real servers.
 
 A recipe is a code block that begins with a comment: its name. Nothing of it is written again
-here; what it presupposes comes by the environment, as the README has it in the block before.
+here; what it presupposes comes by the environment, as the page has it in the block before.
 """
 
 import json
@@ -14,16 +14,14 @@ from pathlib import Path
 import pytest
 
 from tests.support import images, oracles, servers, sshd
+from tests.support.documents import CONTRIB, code_blocks
 from tests.support.mounts import Mount, mounted
 from tests.support.proxy import Recorder, recording
 from tests.support.tools import clean_env, tool
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-SECTION = README.partition("\n### Uploading\n")[2].partition("\n### ")[0]
-PRESUPPOSED, *BLOCKS = (
-    re.sub("^    ", "", found, flags=re.MULTILINE)
-    for found in re.findall(r"(?:^    .*\n)+", SECTION, re.MULTILINE)
-)
+TEXT = (CONTRIB / "uploading.md").read_text()
+SECTION = TEXT.partition("\n## Recipes\n")[2].partition("\n## ")[0]
+PRESUPPOSED, *BLOCKS = code_blocks(SECTION)
 RECIPES = {re.split(r"[:;,\n]", block)[0].removeprefix("# "): block for block in BLOCKS}
 TO = "my-bucket/my-image"
 LOOP = "one part after the other"
