@@ -5,7 +5,7 @@ import logging
 import platform
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from bundlefs.base.errors import BundlefsError, ImageError, UnknownArchitectureError, UsageError
 from bundlefs.bundling.recipe import Recipe
@@ -55,8 +55,25 @@ def arch_of_metadata(arguments: argparse.Namespace) -> str:
     return asked(arguments) or _UNDECIDED
 
 
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """Who is told what: a user at once, or whoever reads the log, be it when all is done."""
+
+    warn: Callable[[str], None]
+    note: Callable[[str], None] = log.info
+    piped: bool = False
+    """Whether the image came through a pipe, where nobody expects it to be looked into."""
+
+    def of_host(self, *, structured: bool) -> Callable[[str], None]:
+        """Return who is told that this host's architecture is taken.
+
+        An image without a structure that is known may be no system at all.
+        """
+        return self.warn if structured and not self.piped else self.note
+
+
 def for_image(
-    arguments: argparse.Namespace, image: Source, recipe: Recipe, warn: Callable[[str], None]
+    arguments: argparse.Namespace, image: Source, recipe: Recipe, telling: Telling
 ) -> Recipe:
     """Return the recipe with the architecture of an image, unless the options name one.
 
@@ -65,7 +82,7 @@ def for_image(
     """
     if arguments.arch is not None:
         if not arguments.force_arch:
-            _compare(recipe.metadata.arch, image, warn)
+            _compare(recipe.metadata.arch, image, telling.warn)
         return recipe
     try:
         about = seen(image)
@@ -74,16 +91,16 @@ def for_image(
             f"cannot read image {image.path} to see its architecture: {error.strerror}; --arch"
             " names it"
         ) from error
-    return replace(recipe, metadata=_with(recipe.metadata, _decided(about, image, warn)))
+    return replace(recipe, metadata=_with(recipe.metadata, _decided(about, image, telling)))
 
 
 def for_pipe(
-    arguments: argparse.Namespace, metadata: Metadata, warn: Callable[[str], None]
+    arguments: argparse.Namespace, metadata: Metadata, note: Callable[[str], None]
 ) -> Metadata:
     """Return the metadata of an image from a pipe, into which nobody can look."""
     if arguments.arch is not None:
         return metadata
-    return _with(metadata, _host_instead("standard input", "it comes through a pipe", warn))
+    return _with(metadata, _host_instead("standard input", "it comes through a pipe", note))
 
 
 def _with(metadata: Metadata, arch: str) -> Metadata:
@@ -101,7 +118,7 @@ def _compare(arch: str, image: Source, warn: Callable[[str], None]) -> None:
             )
 
 
-def _decided(about: Seen, image: Source, warn: Callable[[str], None]) -> str:
+def _decided(about: Seen, image: Source, telling: Telling) -> str:
     if about.name in KNOWN_ARCHITECTURES:
         log.info("%s: architecture %s", image.path, about.why)
         return about.name
@@ -110,8 +127,7 @@ def _decided(about: Seen, image: Source, warn: Callable[[str], None]) -> str:
             f"{image.path} has code for {about.why}, which EC2 does not know: --arch"
             f" {about.name} --force-arch says so for another cloud, --arch names another"
         )
-    # What has no structure that is known cannot be told apart from what is no system at all.
-    tell = warn if about.structured else log.info
+    tell = telling.of_host(structured=about.structured)
     return _host_instead(str(image.path), about.why, tell)
 
 

@@ -19,7 +19,7 @@ from bundlefs.base.workers import Workers
 from bundlefs.bundling.bundle import Bundle, Engine
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.store import BlockStore, Spill
-from bundlefs.cli.architecture import for_image
+from bundlefs.cli.architecture import Telling, for_image
 from bundlefs.cli.bundles import parts_folder
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.mountopts import fuse_options
@@ -97,7 +97,7 @@ class _Maker:
     def _first(self, image: Source, warn: Callable[[str], None]) -> Recipe:
         warn_of_size(image, self.arguments, warn)
         warn_of_doubts(image, self.arguments, warn)
-        return for_image(self.arguments, image, self._recipe, warn)
+        return for_image(self.arguments, image, self._recipe, Telling(warn))
 
     def _before(self, image: Source, number: int) -> "_Shown | None":
         """Give what the number stood for when it was open before, if it was."""

@@ -29,9 +29,9 @@ FAST = ("--level", "1")
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three parts and a bit, with no holes."""
+    """Three parts and a bit, with no holes, in whole sectors."""
     path = tmp_path_factory.mktemp("image") / "disk"
-    return images.random_image(path, 3 * PART + 5 * MIB + 11, "bundle")
+    return images.random_image(path, 3 * PART + 5 * MIB + 512, "bundle")
 
 
 @pytest.fixture(scope="module")

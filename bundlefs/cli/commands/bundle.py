@@ -19,7 +19,7 @@ from bundlefs.bundling.export import Export, Tap
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.sinks import DirectorySink
 from bundlefs.bundling.writer import BundleWriter
-from bundlefs.cli.architecture import for_image, for_pipe
+from bundlefs.cli.architecture import Telling, for_image, for_pipe
 from bundlefs.cli.commands.mount import (
     add_bundle_options,
     add_state_options,
@@ -141,7 +141,9 @@ def _from_file(
         image = stack.enter_context(closing(open_image(arguments, path, descriptor=descriptor)))
         warn_of_size(image, arguments)
         warn_of_doubts(image, arguments)
-        recipe = for_image(arguments, image, recipe, print_warning)
+        notes: list[str] = []
+        telling = Telling(print_warning, notes.append, piped=descriptor is not None)
+        recipe = for_image(arguments, image, recipe, telling)
         state = open_state(arguments, image, recipe, fresh=arguments.fresh)
         stack.enter_context(closing(state))
         state.sign(f"process {os.getpid()}, bundling to {arguments.dest}")
@@ -151,11 +153,13 @@ def _from_file(
         stack.enter_context(shown(bundle))
         _remove_manifests(arguments, recipe)
         Export(bundle, tap, DirectorySink(arguments.dest), arguments.dest).run()
+    _tell(notes)
 
 
 def _from_pipe(arguments: argparse.Namespace, recipe: Recipe, pipe: BinaryIO) -> None:
     sink = DirectorySink(arguments.dest)
-    metadata = for_pipe(arguments, recipe.metadata, log.info)
+    notes: list[str] = []
+    metadata = for_pipe(arguments, recipe.metadata, notes.append)
     warn_if_large(arguments.size, "standard input", arguments)
     with BundleWriter(
         recipe.prefix,
@@ -173,6 +177,13 @@ def _from_pipe(arguments: argparse.Namespace, recipe: Recipe, pipe: BinaryIO) ->
             data = pipe.read(_PIECE)
     for to in recipe.recipients:
         writer.write_manifest_for(metadata, to)
+    _tell(notes)
+
+
+def _tell(notes: list[str]) -> None:
+    """Log what holds of a bundle that is made; of one that is not, its error is all there is."""
+    for text in notes:
+        log.info(text)
 
 
 def _remove_manifests(arguments: argparse.Namespace, recipe: Recipe) -> None:
