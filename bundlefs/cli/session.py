@@ -20,11 +20,11 @@ from bundlefs.bundling.bundle import Bundle, Engine
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.store import BlockStore, Spill
 from bundlefs.cli.architecture import Telling, for_image
-from bundlefs.cli.bundles import parts_folder
+from bundlefs.cli.bars import index_progress
+from bundlefs.cli.given import parts_folder
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.mountopts import fuse_options
 from bundlefs.cli.opening import open_image, open_state, print_warning, warn_of_doubts, warn_of_size
-from bundlefs.cli.progress import progress
 from bundlefs.fuse.mountpoint import check_mountpoint
 from bundlefs.fuse.session import Session, serve
 from bundlefs.fuse.shelf import Shelf
@@ -62,7 +62,7 @@ class _Maker:
         # Workers end before the images that they read are closed.
         stack.callback(self._close_all)
         self._open: dict[int, ExitStack] = {}
-        self._shown: dict[int, _Shown] = {}
+        self._earlier: dict[int, _Earlier] = {}
         spill = Spill(arguments.cache_dir) if arguments.cache_dir else None
         self._store = stack.enter_context(closing(BlockStore(arguments.cache_size, spill)))
         self._workers = stack.enter_context(Workers(arguments.jobs))
@@ -91,7 +91,7 @@ class _Maker:
             bundle = Bundle(image, recipe, engine, state)
             self._open[number] = opened.pop_all()
         lost = state if self.arguments.state == "none" else None
-        self._shown[number] = _Shown(image.identity, recipe, lost)
+        self._earlier[number] = _Earlier(image.identity, recipe, lost)
         return bundle
 
     def _first(self, image: Source, warn: Callable[[str], None]) -> Recipe:
@@ -99,9 +99,9 @@ class _Maker:
         warn_of_doubts(image, self.arguments, warn)
         return for_image(self.arguments, image, self._recipe, Telling(warn))
 
-    def _before(self, image: Source, number: int) -> "_Shown | None":
+    def _before(self, image: Source, number: int) -> "_Earlier | None":
         """Give what the number stood for when it was open before, if it was."""
-        before = self._shown.get(number)
+        before = self._earlier.get(number)
         if before and (changes := before.identity.changes(image.identity)):
             raise ImageChangedError(
                 f"image {image.path} was changed while in use: {', '.join(changes)}; unmount, and"
@@ -121,7 +121,7 @@ class _Maker:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class _Earlier:
     """What must be the same when an image is opened again; the state if no file has it."""
 
     identity: Identity
@@ -134,7 +134,7 @@ def _mount_image(maker: _Maker, ready: Callable[[], None]) -> None:
     bundle = maker.stack.enter_context(closing(maker.bundle(arguments.image, 0, print_warning)))
     if arguments.eager:
         bundle.when_complete()
-    tick = progress() if arguments.foreground else None
+    tick = index_progress() if arguments.foreground else None
     serve(bundle, maker.session, ready, tick and partial(tick, bundle))
 
 

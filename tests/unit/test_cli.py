@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from bundlefs import __version__
 from bundlefs.cli import main, parser
-from bundlefs.cli.commands.status import bar, describe
+from bundlefs.cli.bars import bar
+from bundlefs.cli.commands.status import describe
 from bundlefs.cli.common import human, positive, size
 
 KIB, MIB, GIB, TIB = (1 << shift for shift in (10, 20, 30, 40))

@@ -14,12 +14,14 @@ from bundlefs.base.errors import BundlefsError, UsageError
 from bundlefs.base.files import open_unnamed
 from bundlefs.base.heap import give_back_blocks
 from bundlefs.base.workers import Workers
+from bundlefs.bundling import frontier
 from bundlefs.bundling.bundle import Bundle, Engine
 from bundlefs.bundling.export import Export, Tap
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.sinks import DirectorySink
 from bundlefs.bundling.writer import BundleWriter
 from bundlefs.cli.architecture import Telling, for_image, for_pipe
+from bundlefs.cli.bars import bundle_watched
 from bundlefs.cli.commands.mount import (
     add_bundle_options,
     add_state_options,
@@ -39,7 +41,6 @@ from bundlefs.cli.opening import (
     warn_of_size,
 )
 from bundlefs.cli.prefixes import warn_of_prefix
-from bundlefs.cli.progress import shown
 from bundlefs.cli.streams import say
 from bundlefs.image.spool import default_folder
 
@@ -129,8 +130,7 @@ def _set_up_logging(arguments: argparse.Namespace) -> None:
     set_up_logging(arguments)
     if not arguments.log_file:
         # What stops the bundle ends the command, which says so by itself.
-        frontier = logging.getLogger("bundlefs.bundling.frontier")
-        frontier.addFilter(lambda record: record.levelno < logging.ERROR)
+        frontier.log.addFilter(lambda record: record.levelno < logging.ERROR)
 
 
 def _from_file(
@@ -150,7 +150,7 @@ def _from_file(
         workers = stack.enter_context(Workers(arguments.jobs))
         tap = Tap(workers.lane(_BEHIND))
         bundle = stack.enter_context(closing(Bundle(image, recipe, Engine(workers, tap), state)))
-        stack.enter_context(shown(bundle))
+        stack.enter_context(bundle_watched(bundle))
         _remove_manifests(arguments, recipe)
         Export(bundle, tap, DirectorySink(arguments.dest), arguments.dest).run()
     _tell(notes)

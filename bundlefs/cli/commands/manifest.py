@@ -7,7 +7,8 @@ from pathlib import Path
 
 from bundlefs.base.errors import BundleError, UsageError
 from bundlefs.cli.architecture import add_arch_options, asked
-from bundlefs.cli.bundles import (
+from bundlefs.cli.common import Subparsers, read_certs
+from bundlefs.cli.given import (
     PIPE,
     add_ignore_signature,
     add_key_arguments,
@@ -17,7 +18,6 @@ from bundlefs.cli.bundles import (
     unlock_given,
     warn_unless_signed,
 )
-from bundlefs.cli.common import Subparsers, read_certs
 from bundlefs.cli.streams import tell
 from bundlefs.keys.regions import Recipient, recipients
 from bundlefs.keys.rsa import Secret, UserKeys, sign, wrap

@@ -5,7 +5,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from bundlefs.cli.bundles import (
+from bundlefs.cli.common import Subparsers, needs_fuse, reported
+from bundlefs.cli.given import (
     add_bundle_arguments,
     add_ignore_signature,
     load_keys,
@@ -14,7 +15,6 @@ from bundlefs.cli.bundles import (
     unlock_given,
     warn_unless_signed,
 )
-from bundlefs.cli.common import Subparsers, needs_fuse, reported
 from bundlefs.cli.mountopts import add_mount_options
 from bundlefs.fuse.daemon import in_background
 from bundlefs.keys.rsa import Secret

@@ -9,7 +9,7 @@ from typing import Any
 
 from bundlefs.base.errors import MountError, UsageError
 from bundlefs.base.escapes import escaped
-from bundlefs.cli.bars import Bar, ascii_only
+from bundlefs.cli.bars import bar
 from bundlefs.cli.common import Subparsers, human, positive
 from bundlefs.cli.misuse import ask_for_mountpoint
 from bundlefs.cli.streams import say
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _watch(arguments: argparse.Namespace, status: dict[str, Any]) -> int:
     """Show each status that differs: in place on a terminal, else one after the other."""
-    show = _Shown(as_json=arguments.json)
+    show = _Screen(as_json=arguments.json)
     while True:
         show(status)
         phases = _phases(status)
@@ -86,7 +86,7 @@ def _phases(status: dict[str, Any]) -> set[str]:
     return {one["phase"] for one in status.get("images", [status])} - {"unopened"}
 
 
-class _Shown:
+class _Screen:
     """What was shown last; time alone is no change."""
 
     def __init__(self, *, as_json: bool) -> None:
@@ -166,17 +166,3 @@ def _opened(status: dict[str, Any]) -> list[str]:
         f"bundle    {human(status['sealed_bytes'])}, opened {status['access']}",
         f"mounted   by process {status['pid']}",
     ]
-
-
-def bar(status: dict[str, Any]) -> str:
-    """Draw how far the index pass is; nobody knows when it ends while storage does not answer."""
-    return Bar.format_meter(
-        status["tar_bytes_done"],
-        status["tar_size"],
-        0 if status.get("storage_silent_seconds") else status["pass_seconds"],
-        unit="B",
-        unit_scale=True,
-        unit_divisor=1024,
-        ncols=78,
-        ascii=ascii_only(sys.stdout),
-    )

@@ -7,20 +7,20 @@ from pathlib import Path
 
 from bundlefs.base.errors import UsageError
 from bundlefs.base.workers import Workers
-from bundlefs.cli.bundles import (
+from bundlefs.cli.bars import pass_bar
+from bundlefs.cli.common import Subparsers, human
+from bundlefs.cli.given import (
     PIPE,
     add_bundle_arguments,
     add_ignore_signature,
     add_jobs,
     load_keys,
     parts_folder,
-    progress_bar,
     read_given,
     signature_in_words,
     unlock_given,
     warn_unless_signed,
 )
-from bundlefs.cli.common import Subparsers, human
 from bundlefs.cli.streams import tell
 from bundlefs.unbundling.extract import (
     NewFile,
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     parts = PartFiles(manifest, parts_folder(arguments))
 
     def into(sink: Sink) -> Passed:
-        with parts, Workers(arguments.jobs) as workers, progress_bar() as progress:
+        with parts, Workers(arguments.jobs) as workers, pass_bar() as progress:
             return Pass(manifest, parts, secret, workers).run(sink, progress)
 
     output = arguments.output or Path(f"{file_name(manifest)}.img")

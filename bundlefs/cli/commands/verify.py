@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass
 
 from bundlefs.base.errors import BundleError
 from bundlefs.base.workers import Workers
-from bundlefs.cli.bundles import (
+from bundlefs.cli.bars import pass_bar
+from bundlefs.cli.common import Subparsers, human
+from bundlefs.cli.given import (
     add_bundle_arguments,
     add_jobs,
     load_keys,
     parts_folder,
-    progress_bar,
     read_given,
     signature_in_words,
 )
-from bundlefs.cli.common import Subparsers, human
 from bundlefs.cli.streams import show
 from bundlefs.manifest.read import BundleManifest
 from bundlefs.unbundling.extract import Nowhere, Pass, check_parts
@@ -144,12 +144,12 @@ def _contents(
         return total if manifest.bundled_size else f"{total} (the manifest does not tell)"
 
     def digests() -> str:
-        with found[0], progress_bar() as progress:
+        with found[0], pass_bar() as progress:
             check_parts(found[0], workers, progress)
         return f"all {len(found[0])}"
 
     def decryption() -> str:
-        with found[0], progress_bar() as progress:
+        with found[0], pass_bar() as progress:
             # The signature is a check of its own.
             secret = unlock(manifest, keys, ignore_signature=True)
             passed = Pass(manifest, found[0], secret, workers).run(Nowhere(), progress)

@@ -1,21 +1,16 @@
 """What the commands for a bundle that is there share: arguments, keys, a progress bar."""
 
 import argparse
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from bundlefs.base.errors import BundleError, SignatureError, UsageError
 from bundlefs.base.workers import default_jobs
-from bundlefs.cli.bars import Bar
 from bundlefs.cli.common import positive
 from bundlefs.cli.kinds import no_manifest
 from bundlefs.cli.opening import print_warning
 from bundlefs.cli.passphrase import add_passphrase_options, passphrase, warn_of_access
 from bundlefs.keys.rsa import Secret
 from bundlefs.manifest.read import BundleManifest, find_manifest, read_manifest
-from bundlefs.unbundling.extract import Progress
 from bundlefs.unbundling.unlock import Keys, Signature, check_signature, unlock
 
 PIPE = Path("-")
@@ -135,17 +130,3 @@ def parts_folder(arguments: argparse.Namespace) -> Path:
     """Give the folder of the parts; absolute, since a mount leaves the folder it began in."""
     folder: Path = arguments.parts or arguments.manifest.parent
     return folder.absolute()
-
-
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """Show on a terminal how far a pass over the parts is."""
-    with Bar(
-        unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None, file=sys.stderr
-    ) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show
