@@ -28,6 +28,8 @@ Bar.set_lock(threading.RLock())
 _BYTES: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
 _WIDTH = 78
 _TICK_SECONDS = 0.5
+_SOON_SECONDS = 5
+"""What takes no longer needs no log lines of how it gets on."""
 
 
 def bar(status: dict[str, Any]) -> str:
@@ -64,6 +66,8 @@ def bundle_watched(bundle: "Bundle") -> Iterator[None]:
     tick, end = index_progress(), threading.Event()
 
     def watch() -> None:
+        if not sys.stderr.isatty():
+            end.wait(_SOON_SECONDS)
         while not end.wait(_TICK_SECONDS):
             tick(bundle)
 
