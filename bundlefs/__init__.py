@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from bundlefs.bundling.writer import BundleWriter
     from bundlefs.keys.rsa import UserKeys
     from bundlefs.manifest.write import Metadata
-    from bundlefs.state.state import State
+    from bundlefs.state.memory import State
     from bundlefs.unbundling.opened import OpenedBundle, open_bundle
 
 _HOMES = {
@@ -61,7 +61,7 @@ _HOMES = {
     "SignatureError": "base.errors",
     "Sink": "bundling.sinks",
     "SinkFile": "bundling.sinks",
-    "State": "state.state",
+    "State": "state.memory",
     "StateError": "base.errors",
     "UnknownNameError": "base.errors",
     "UsageError": "base.errors",

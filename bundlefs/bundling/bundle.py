@@ -48,7 +48,7 @@ from bundlefs.keys.regions import recipients
 from bundlefs.keys.rsa import UserKeys
 from bundlefs.manifest.write import PLACEHOLDER_DIGEST, Contents, Metadata
 from bundlefs.state.index import PART_SIZE, number_width, part_count
-from bundlefs.state.state import State
+from bundlefs.state.memory import State
 
 
 @dataclass(frozen=True, slots=True)

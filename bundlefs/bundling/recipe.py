@@ -9,7 +9,7 @@ from bundlefs.image.raw import Source
 from bundlefs.keys.regions import Recipient
 from bundlefs.keys.rsa import Secret, UserKeys, fingerprint, sign, wrap
 from bundlefs.manifest.write import Contents, Metadata, WrappedSecrets, render
-from bundlefs.state.state import Wanted
+from bundlefs.state.choice import Wanted
 
 FORMAT = 1
 """To be raised when the same terms come to give other bytes."""

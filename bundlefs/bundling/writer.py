@@ -32,7 +32,7 @@ from bundlefs.keys.regions import Recipient, recipients
 from bundlefs.keys.rsa import PublicKey, UserKeys
 from bundlefs.manifest.write import Contents, Metadata
 from bundlefs.state.index import number_width, part_count, part_name
-from bundlefs.state.state import State
+from bundlefs.state.memory import State
 
 _NANOSECONDS = 10**9
 _BEHIND = 8

@@ -13,7 +13,9 @@ from bundlefs.image.look.doubts import doubts
 from bundlefs.image.look.writers import writer
 from bundlefs.image.open import open_source, require_raw
 from bundlefs.image.raw import Source
-from bundlefs.state.state import State, default_path, open_file, points_path
+from bundlefs.state.memory import State
+from bundlefs.state.open import open_file
+from bundlefs.state.places import default_path, points_path
 
 MAX_ROOT_SIZE = 10 << 30
 """EC2 refuses a root image larger than 10 GiB [ec2-ami-tools bundleimage.rb MAX_SIZE]."""

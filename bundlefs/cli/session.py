@@ -31,7 +31,7 @@ from bundlefs.fuse.shelf import Shelf
 from bundlefs.image.raw import Identity, Source
 from bundlefs.keys.rsa import Secret
 from bundlefs.manifest.read import BundleManifest
-from bundlefs.state.state import State
+from bundlefs.state.memory import State
 from bundlefs.unbundling.opened import DiskView, OpenedBundle
 from bundlefs.unbundling.parts import PartFiles
 

@@ -1,1 +1,1 @@
-"""What outlasts a mount: the index, the file it is kept in, locks, access points."""
+"""What outlasts a mount: the index, the file that holds it, its lock, and access points."""

@@ -1,13 +1,12 @@
 """The index: what the frontier leaves behind, and all that random access needs.
 
-A *boundary* lies before each block and after the last: the offset in the gzip
-stream, the CBC state there, and (behind the block) the CRC-32 of the block's
-plain bytes. About 44 bytes for each MiB of tar stream. Ciphertext comes in
-whole 16-byte units, so a block's sealed bytes start at its gzip offset rounded
-down to 16; the bytes that round it are the carry.
+A *boundary* lies before each block and after the last. It is the offset in the gzip stream, the
+CBC state there, and (for the block before it) the CRC-32 of the block's plain bytes: about 44
+bytes for each MiB of the tar stream. Ciphertext comes in whole 16-byte units, so a block's sealed
+bytes start at its gzip offset rounded down to 16; the bytes in between are the carry.
 
-Concurrency: one writer (the frontier's sealing lane); any number of readers,
-who see an immutable prefix: `append` publishes a boundary by its very last step.
+Concurrency: one writer (the frontier's sealing lane) and any number of readers, who see an
+immutable prefix: `append` publishes a boundary by its very last step.
 """
 
 from array import array
@@ -20,7 +19,7 @@ from bundlefs.codec.cbc import CbcState
 from bundlefs.codec.deflate import GZIP_HEADER
 
 PART_SIZE = 10 << 20
-"""Every known bundler cuts here [bundle-format: cut]."""
+"""Every known bundler cuts here [contrib/format.md]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class IndexDump:
-    """An index as bytes, to be kept: arrays of u64 and u32 in native byte order, 32-byte states."""
+    """An index as bytes to be saved: arrays of u64 and u32 in native byte order, 32-byte states."""
 
     offsets: bytes
     crcs: bytes
@@ -55,6 +54,7 @@ class Index:
         self._offsets = array("Q", [len(GZIP_HEADER)])
         self._crcs = array("I")
         self._states = bytearray(_pack(CbcState(iv, GZIP_HEADER)))
+        # The totals, and how many blocks there are once they count.
         self._end: tuple[int, Totals] | None = None
         self.part_digests: list[str] = []
 
@@ -84,12 +84,12 @@ class Index:
         self._offsets.append(self._offsets[-1] + deflated_size)
 
     def append_last(self, deflated_size: int, state: CbcState, crc: int, totals: Totals) -> None:
-        """Add the last boundary; the totals count from the moment at which it is there."""
+        """Add the last boundary; the totals count from the moment when it is there."""
         self._end = self.blocks + 1, totals
         self.append(deflated_size, state, crc)
 
     def dump(self) -> IndexDump:
-        """Give a copy of what is published now, also while the writer goes on."""
+        """Return a copy of what is published now; the writer may go on meanwhile."""
         blocks = self.blocks
         totals = self._totals_at(blocks)
         position = self._sealed(blocks)
@@ -111,7 +111,7 @@ class Index:
         self._end = (self.blocks, dump.totals) if dump.totals else None
 
     def state(self, boundary: int) -> CbcState:
-        """Give the CBC state at a boundary, from 0 to `blocks`."""
+        """Return the CBC state at a boundary, from 0 to `blocks`."""
         start = boundary * 2 * CBC_BLOCK
         middle = start + CBC_BLOCK
         carry = self._offsets[boundary] % CBC_BLOCK
@@ -120,27 +120,33 @@ class Index:
         )
 
     def crc(self, block: int) -> int:
-        """Give the CRC-32 of the plain bytes of a sealed block."""
+        """Return the CRC-32 of the plain bytes of a sealed block."""
         return self._crcs[block]
 
     def block_span(self, block: int) -> Span:
-        """Give the bytes of the sealed stream that come with a sealed block."""
+        """Return the range of the sealed stream that a sealed block makes up."""
         totals = self.totals
         if totals and block == self.blocks - 1:
             return Span(self._sealed(block), totals.sealed_size)
         return Span(self._sealed(block), self._sealed(block + 1))
 
     def gzip_span(self, block: int) -> Span:
-        """Give the bytes of the gzip stream that are a sealed block."""
+        """Return the range of the gzip stream that a sealed block makes up."""
         return Span(self._offsets[block], self._offsets[block + 1])
 
     def block_at(self, offset: int) -> int:
-        """Give the sealed block that holds this offset of the sealed stream."""
-        found = bisect_right(self._offsets, offset | (CBC_BLOCK - 1)) - 1
-        return min(found, self.blocks - 1)
+        """Return the sealed block that holds this offset of the sealed stream."""
+        # Several boundaries may lie in one 16-byte unit: the last block that starts there has it.
+        behind = bisect_right(self._offsets, offset // CBC_BLOCK, key=_unit)
+        return min(behind - 1, self.blocks - 1)
 
     def _sealed(self, boundary: int) -> int:
-        return self._offsets[boundary] // CBC_BLOCK * CBC_BLOCK
+        return _unit(self._offsets[boundary]) * CBC_BLOCK
+
+
+def _unit(offset: int) -> int:
+    """Return the number of the 16-byte unit of ciphertext that an offset lies in."""
+    return offset // CBC_BLOCK
 
 
 def _pack(state: CbcState) -> bytes:
@@ -148,19 +154,19 @@ def _pack(state: CbcState) -> bytes:
 
 
 def part_count(sealed_size: int) -> int:
-    """Give the number of parts; an exact multiple has no empty part behind it."""
+    """Return the number of parts; there is no empty one behind an exact multiple."""
     return ceil_div(sealed_size, PART_SIZE)
 
 
 def number_width(bound: int) -> int:
-    """Give how many digits a part's number has in its name, for a sealed stream of up to `bound`.
+    """Return how many digits a part's number has in its name, for a sealed stream up to `bound`.
 
     Names are fixed before anything is made: the width is that of the largest possible number,
-    at least 2.
+    and at least 2.
     """
     return max(2, len(str(part_count(bound) - 1)))
 
 
 def part_name(prefix: str, number: int, width: int) -> str:
-    """Give the file name of a part, whose number has `width` digits."""
+    """Return the file name of a part, whose number has `width` digits."""
     return f"{prefix}.part.{number:0{width}d}"

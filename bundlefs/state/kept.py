@@ -1,7 +1,8 @@
 """The bundles that were asked for before, kept beside the state file of the one asked for last.
 
-Each lies in `FILE.kept-N` beside the state file FILE; N is when it was begun, in ns since 1970.
-The lock of FILE is theirs as well: only who holds it may change anything here.
+So a mistyped option costs nothing: with the right ones the earlier bundle goes on. Each lies in
+`FILE.kept-N` beside the state file FILE; N is when it was begun, in ns since 1970. The lock of
+FILE is theirs as well: only its holder may change anything here.
 """
 
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from bundlefs.base.errors import StateError
 from bundlefs.state import file as statefile
-from bundlefs.state.file import Contents
+from bundlefs.state.format import StateContents
 
 MOST = 8
 """How many bundles of one state file are kept, the current one among them."""
@@ -27,28 +28,28 @@ class Kept:
     """A file, and the bundle in it."""
 
     path: Path
-    contents: Contents
+    contents: StateContents
 
 
 def owner(path: Path) -> Path:
-    """Return the state file beside which a file is kept; another file is its own."""
+    """Return the state file beside which a file is kept, or the file itself if it is not kept."""
     match = _NAME.fullmatch(path.name)
     return path.with_name(match[1]) if match else path
 
 
 def beside(path: Path) -> list[Path]:
-    """Return the files that are kept beside a state file, by age."""
+    """Return the files that are kept beside a state file, the oldest bundle first."""
     with suppress(OSError):
         return sorted(one for one in path.parent.iterdir() if one != path and owner(one) == path)
     return []
 
 
-def place(path: Path, contents: Contents) -> Path:
+def place(path: Path, contents: StateContents) -> Path:
     """Return where a bundle is kept beside a state file."""
     return path.with_name(f"{path.name}{_MARK}{contents.created_ns}")
 
 
-def read(path: Path, current: Contents | None, *, drop_damaged: bool) -> list[Kept]:
+def read(path: Path, current: StateContents | None, *, drop_damaged: bool) -> list[Kept]:
     """Read all that is kept beside a state file, in which `current` was found.
 
     Raises:
@@ -63,7 +64,7 @@ def read(path: Path, current: Contents | None, *, drop_damaged: bool) -> list[Ke
         try:
             contents = statefile.read(one)
         except StateError:
-            if not drop_damaged or not statefile.is_one(one):
+            if not drop_damaged or not statefile.is_state_file(one):
                 raise
             _remove(one)
             continue
@@ -72,9 +73,12 @@ def read(path: Path, current: Contents | None, *, drop_damaged: bool) -> list[Ke
 
 
 def remember(path: Path) -> None:
-    """Before a bundle that is kept is removed, have the current one tell of it; raises OSError.
+    """Note in the current bundle that a kept one, which is about to be removed, was read.
 
-    Who goes back to one before it would not learn otherwise that it had been read.
+    Who goes back to one before it would not learn of it otherwise.
+
+    Raises:
+        OSError: it cannot be noted.
     """
     with suppress(StateError):
         current = statefile.read(owner(path)) if owner(path) != path else None
@@ -83,22 +87,28 @@ def remember(path: Path) -> None:
             statefile.replace(owner(path), told.encode())
 
 
-def put_aside(path: Path, current: Contents) -> None:
-    """Keep what is in the state file beside it; raises OSError."""
-    path.rename(place(path, current))
+def put_aside(path: Path, current: StateContents) -> Kept:
+    """Keep what is in the state file beside it.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    aside = place(path, current)
+    path.rename(aside)
+    return Kept(aside, current)
 
 
-def too_many(kept: Collection[Kept], lost: Callable[[Contents], bool]) -> list[Kept]:
-    """Return what goes, to leave room for the current one.
+def too_many(kept: Collection[Kept], lost: Callable[[StateContents], bool]) -> list[Kept]:
+    """Return the bundles that must go to leave room for the current one.
 
-    The first to go are those of which the image is `lost`, then those not used for the longest.
+    The first to go are those whose image is `lost`, then those that were not used for the longest.
     """
     by_worth = sorted(kept, key=lambda one: (not lost(one.contents), one.contents.taken))
     return by_worth[: max(0, len(by_worth) - (MOST - 1))]
 
 
 def drop(gone: Collection[Kept]) -> None:
-    """Remove what is kept no longer. What cannot be removed is found the next time."""
+    """Remove bundles. What cannot be removed is found the next time."""
     for one in gone:
         _remove(one.path)
 

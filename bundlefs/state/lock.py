@@ -1,7 +1,7 @@
-"""The lock of a state: a file beside it that keeps a second mount out and tells who has it.
+"""The lock of a state: a file beside it that keeps a second mount out and tells who holds it.
 
-The kernel lets go of the lock when the process ends, however it ends. The name of a lock file
-may be that of somebody's own file: one that does not begin as ours is left as it is.
+The kernel releases the lock when the process ends, however it ends. Somebody's own file may have
+the name of a lock file: one that does not begin as ours is left as it is.
 """
 
 import fcntl
@@ -19,11 +19,11 @@ _PATIENCE_SECONDS = 0.5
 _FIRST_LINE = b"bundlefs-lock\n"
 _MOST = 4096
 _BEFORE = re.compile(rb"process [0-9]+, (mounted on|bundling to) ")
-"""What versions before the first line left behind when they were killed."""
+"""What versions that wrote no first line left behind when they were killed."""
 
 
 class LockedError(StateError):
-    """Another mount uses the state; `holder` says which."""
+    """Another mount uses the state; `holder` tells which."""
 
     def __init__(self, path: Path, holder: str) -> None:
         self.holder = holder
@@ -34,81 +34,100 @@ class LockedError(StateError):
 
 
 def lock_path(path: Path) -> Path:
-    """Give the lock file of a state file, which is that of all that are kept beside it, too."""
+    """Return the lock file of a state file, which locks all that are kept beside it as well."""
     path = owner(path)
     return path.with_name(f"{path.name}.lock")
 
 
-class Lock:
-    """Keeps a second mount off a state file, and tells it who is there."""
+def take_lock(path: Path) -> "Lock":
+    """Lock a state file; a lock that nobody has signed yet is waited for, for a moment.
 
-    def __init__(self, path: Path) -> None:
-        """Take the lock.
+    Raises:
+        LockedError: another mount has it, and the text says which.
+        StateError: there can be no lock.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while (file := _try(path, deadline)) is None:
+        time.sleep(_PATIENCE_SECONDS / 20)
+    lock = Lock(lock_path(path), file)
+    # Clear the name that a killed mount left.
+    lock.sign("")
+    return lock
 
-        Raises:
-            StateError: another mount has it, and the text says which; or there can be no lock.
-        """
-        self._name = lock_path(path)
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while (file := self._try(path, deadline)) is None:
-            time.sleep(_PATIENCE_SECONDS / 20)
-        self._file = file
-        # Clear the name that a killed mount left.
-        self.sign("")
 
-    def _try(self, path: Path, deadline: float) -> int | None:
-        """Give the locked file, or None if it is worth another try."""
-        file = self._opened(path)
-        try:
-            if self._locked(path, file, deadline):
-                return file
-        except BaseException:
-            os.close(file)
-            raise
+def _try(path: Path, deadline: float) -> int | None:
+    """Return the locked file, or None if it is worth another try."""
+    file = _opened(path)
+    try:
+        _require_lock_file(path, file)
+        if _is_locked(path, file, deadline) and _is_named(file, lock_path(path)):
+            return file
+    except BaseException:
         os.close(file)
-        return None
+        raise
+    os.close(file)
+    return None
 
-    def _opened(self, path: Path) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-        try:
-            return os.open(self._name, flags, 0o600)
-        except OSError as error:
-            raise StateError(
-                f"state file {path}: cannot lock it: {error.strerror}; name another with --state"
-            ) from error
 
-    def _locked(self, path: Path, file: int, deadline: float) -> bool:
-        if _holder(file) is None:
-            raise StateError(
-                f"state file {path}: {self._name} would be its lock, but is a file of somebody"
-                " else's and stays as it is: move it away, or name another with --state"
-            )
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = _holder(file)
-            # Who has not signed is on the way in, or only looks (`in_use`).
-            if holder or time.monotonic() > deadline:
-                raise LockedError(path, holder or "a mount") from error
-            return False
-        except OSError as error:
-            raise StateError(
-                f"state file {path}: cannot lock {self._name}: {error.strerror}. Without a lock a"
-                " second mount could spoil it: give --state a FILE on a file system with locks"
-            ) from error
-        # `forget` may have removed it in between: then a lock on it keeps nobody out.
-        with suppress(FileNotFoundError):
-            return os.path.samestat(os.fstat(file), self._name.stat(follow_symlinks=False))
+def _opened(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        return os.open(lock_path(path), flags, 0o600)
+    except OSError as error:
+        raise StateError(
+            f"state file {path}: cannot lock it: {error.strerror}; name another with --state"
+        ) from error
+
+
+def _require_lock_file(path: Path, file: int) -> None:
+    if _holder(file) is None:
+        raise StateError(
+            f"state file {path}: {lock_path(path)} would be its lock, but is a file of somebody"
+            " else's and stays as it is: move it away, or name another with --state"
+        )
+
+
+def _is_locked(path: Path, file: int, deadline: float) -> bool:
+    """Lock the file; return False if its holder may yet let go of it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = _holder(file)
+        # Who has not signed is on the way in, or only looks (`lock_holder`).
+        if holder or time.monotonic() > deadline:
+            raise LockedError(path, holder or "a mount") from error
         return False
+    except OSError as error:
+        raise StateError(
+            f"state file {path}: cannot lock {lock_path(path)}: {error.strerror}. Without a lock a"
+            " second mount could spoil it: give --state a FILE on a file system with locks"
+        ) from error
+    return True
+
+
+def _is_named(file: int, name: Path) -> bool:
+    """Tell whether a lock file still has its name: a lock without it keeps nobody out."""
+    # `forget` may have removed it before it was locked.
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file), name.stat(follow_symlinks=False))
+    return False
+
+
+class Lock:
+    """A lock that is held: it keeps a second mount off a state file, and tells it who is there."""
+
+    def __init__(self, name: Path, file: int) -> None:
+        self._name = name
+        self._file = file
 
     def sign(self, holder: str) -> None:
-        """Leave word of who has it, where there is room for it: nothing depends on it."""
+        """Leave word of who holds it, if there is room on the disk: nothing depends on it."""
         with suppress(OSError):
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, _FIRST_LINE + holder.encode("utf-8", "surrogateescape"), 0)
 
     def remove(self) -> None:
-        """Remove the file, where the state is gone."""
+        """Remove the file, when the state is gone."""
         with suppress(OSError):
             self._name.unlink()
 
@@ -128,8 +147,8 @@ def _holder(file: int) -> str | None:
     return None
 
 
-def in_use(path: Path) -> str | None:
-    """Say who holds the lock of a state file, or give None."""
+def lock_holder(path: Path) -> str | None:
+    """Return who holds the lock of a state file, or None if nobody does."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while (found := _seen(lock_path(path))) == "" and time.monotonic() < deadline:
         time.sleep(_PATIENCE_SECONDS / 20)
@@ -137,7 +156,7 @@ def in_use(path: Path) -> str | None:
 
 
 def _seen(name: Path) -> str | None:
-    """Return who holds a lock, empty if nobody has signed; changes nothing, and is quick."""
+    """Return who holds a lock, empty if the holder has not signed; look quickly, change nothing."""
     try:
         file = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

@@ -1,4 +1,4 @@
-"""A private file for access points: plain bytes of an image, as private as a state.
+"""A private file for access points: it holds plain bytes of an image, as private as a state.
 
 It serves speed alone. Whatever is wrong with it is logged, and the points are made anew.
 """
@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 
 from bundlefs.state import file as statefile
+from bundlefs.state.trust import UntrustedError, read_trusted
 
 log = logging.getLogger(__name__)
 
@@ -15,11 +16,11 @@ _CHECKSUM = 32
 
 
 class PointsFile:
-    """A private file for access points, which serves speed alone: its failures are logged.
+    """A file of access points.
 
     Args:
         path: where it is, or is going to be.
-        of: what names the thing that the points are of; those of another are not taken.
+        of: what identifies the thing that the points belong to; those of another are not taken.
     """
 
     def __init__(self, path: Path, of: bytes = b"") -> None:
@@ -27,11 +28,11 @@ class PointsFile:
         self._of = of
 
     def load(self) -> bytes | None:
-        """Give what was saved, or None if nothing was, or it cannot be trusted."""
+        """Return what was saved, or None if nothing was or it cannot be trusted."""
         try:
-            data = statefile.read_trusted(self._path)
+            data = read_trusted(self._path)
             return None if data is None else self._checked(data)
-        except statefile.UntrustedError as error:
+        except UntrustedError as error:
             _warn(f"the file of access points {self._path} is of no use: {error}")
         except ValueError as error:
             _warn(str(error))

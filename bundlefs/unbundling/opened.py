@@ -27,8 +27,8 @@ from bundlefs.keys.rsa import Passphrase, Secret
 from bundlefs.manifest.read import BundleManifest, find_manifest, read_manifest
 from bundlefs.state import file as statefile
 from bundlefs.state.index import Index
+from bundlefs.state.places import default_folder
 from bundlefs.state.points_file import PointsFile
-from bundlefs.state.state import default_folder
 from bundlefs.unbundling.extract import file_name
 from bundlefs.unbundling.parts import PartFiles
 from bundlefs.unbundling.plain import Plain, PlainByBlocks, PlainByPoints

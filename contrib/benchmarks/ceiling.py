@@ -25,7 +25,7 @@ from bundlefs.image.raw import Image
 from bundlefs.keys.regions import recipients
 from bundlefs.keys.rsa import UserKeys
 from bundlefs.manifest.write import Metadata
-from bundlefs.state.state import State
+from bundlefs.state.memory import State
 
 
 def bare(blocks: list[bytes], level: int) -> float:

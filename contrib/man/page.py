@@ -47,7 +47,7 @@ def parsers(top: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
 
 def _of_no_machine(parser: argparse.ArgumentParser) -> None:
     """Put words in the place of defaults that depend on who builds the wheel, and where."""
-    from bundlefs.state.state import default_folder  # noqa: PLC0415  # as in page()
+    from bundlefs.state.places import default_folder  # noqa: PLC0415  # as in page()
 
     words = {"jobs": "one for each CPU"}
     for action in parser._actions:  # noqa: SLF001  # as in parsers()

@@ -125,7 +125,7 @@ KILLS = 20
 # The product saves every two seconds at most. This test has no time for twenty kills that
 # find something new saved, so its mounts save after every block.
 OFTEN = (
-    "import sys; from bundlefs.state import state; state.SAVE_SECONDS = state.SAVE_SHARE = 0;"
+    "import sys; from bundlefs.state import saved; saved.SAVE_SECONDS = saved.SAVE_SHARE = 0;"
     "from bundlefs.cli import main; sys.exit(main(sys.argv[1:]))"
 )
 

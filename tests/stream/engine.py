@@ -21,7 +21,7 @@ from bundlefs.image.raw import Image
 from bundlefs.keys.regions import recipients
 from bundlefs.keys.rsa import Secret, UserKeys
 from bundlefs.manifest.write import Metadata
-from bundlefs.state.state import State
+from bundlefs.state.memory import State
 from tests.support.tools import ACCOUNT
 
 T = TypeVar("T")

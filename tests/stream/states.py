@@ -7,8 +7,9 @@ from pathlib import Path
 from bundlefs.base.spans import Span
 from bundlefs.codec.cbc import CbcState
 from bundlefs.state import file as statefile
-from bundlefs.state import state as module
-from bundlefs.state.state import StateFile, Wanted
+from bundlefs.state import open as module
+from bundlefs.state.choice import Wanted
+from bundlefs.state.saved import StateFile
 
 WANTED = Wanted(
     image=Path("/data/disk"),

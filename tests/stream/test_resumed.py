@@ -25,7 +25,7 @@ from bundlefs.image.raw import Image
 from bundlefs.keys.regions import recipients
 from bundlefs.manifest.write import Metadata
 from bundlefs.state.index import PART_SIZE, IndexDump
-from bundlefs.state.state import State
+from bundlefs.state.memory import State
 from tests.stream.engine import CREATED, HANG, MANIFEST, NANOSECONDS, SECRET, read_parts, user_keys
 from tests.support import images
 from tests.support.tools import ACCOUNT

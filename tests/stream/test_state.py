@@ -16,7 +16,9 @@ from bundlefs.cli import parser
 from bundlefs.cli.commands.mount import read_recipe
 from bundlefs.image.raw import Image
 from bundlefs.state import file as statefile
-from bundlefs.state.state import LockedError, StateFile, Wanted
+from bundlefs.state.choice import Wanted
+from bundlefs.state.lock import LockedError
+from bundlefs.state.saved import StateFile
 from tests.conftest import KeyPair
 from tests.stream.states import WANTED, grow, open_file, opened
 from tests.support import images
@@ -265,7 +267,7 @@ SPOILT: list[tuple[Spoiler, str, bool]] = [
     (cut, "damaged or cut short .* may be under way: --fresh starts a new bundle", True),
     (emptied, "not a state file of bundlefs, or is damaged.* --fresh starts", True),
     (garbled, "damaged or cut short .* --fresh starts", True),
-    (garbled_first, "is none of bundlefs, or its beginning is damaged.* remove it", False),
+    (garbled_first, "is not a bundlefs state file, or its beginning is damaged.* remove it", False),
     (of_the_future, "of version 2; this bundlefs knows version 1.* --fresh starts", True),
     (others, r"belongs to user 12345, not to you \(0\); chown it if you trust it", True),
     (opened_up, r"others may open it \(mode 0640\).* chmod 600 it. Else --fresh starts", True),
@@ -321,6 +323,6 @@ def test_the_image_named_as_state_file(tmp_path: Path, *, fresh: bool) -> None:
     image = images.text_image(tmp_path / "disk", 5000)
     image.chmod(0o600)
     before = image.read_bytes()
-    with pytest.raises(StateError, match="is none of bundlefs"):
+    with pytest.raises(StateError, match="is not a bundlefs state file"):
         open_file(image, fresh=fresh)
     assert image.read_bytes() == before

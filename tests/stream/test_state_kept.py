@@ -19,8 +19,12 @@ from bundlefs.cli import main
 from bundlefs.keys.rsa import Secret
 from bundlefs.state import file as statefile
 from bundlefs.state import kept as statekept
-from bundlefs.state.file import Contents
-from bundlefs.state.state import StateFile, Wanted, default_path, forget, in_use
+from bundlefs.state.choice import Wanted
+from bundlefs.state.format import StateContents
+from bundlefs.state.lock import lock_holder
+from bundlefs.state.open import forget
+from bundlefs.state.places import default_path
+from bundlefs.state.saved import StateFile
 from tests.stream.states import WANTED, grow, open_file, opened
 from tests.support import images
 from tests.support.tools import ACCOUNT
@@ -49,7 +53,7 @@ def secret(path: Path, asked: Wanted, *, fresh: bool = False) -> Secret:
         return state.secret
 
 
-def contents(path: Path) -> Contents:
+def contents(path: Path) -> StateContents:
     found = statefile.read(path)
     assert found
     return found
@@ -223,7 +227,7 @@ def test_a_file_that_is_none_of_ours_stays(path: Path) -> None:
         other.write_text("mine")
         other.chmod(0o600)
     for fresh in (False, True):
-        with pytest.raises(StateError, match=f"{'9' * 19}: it is none of bundlefs"):
+        with pytest.raises(StateError, match=f"{'9' * 19}: it is not a bundlefs state file"):
             open_file(path, like(level="9"), fresh=fresh)
     assert [other.read_text() for other in others] == ["mine"] * 3
 
@@ -330,7 +334,7 @@ def test_forget_and_lock_are_for_all(path: Path) -> None:
         state.sign("process 1, mounted on /mnt")
         [kept] = statekept.beside(path)
         for one in (path, kept):
-            assert in_use(one) == "process 1, mounted on /mnt"
+            assert lock_holder(one) == "process 1, mounted on /mnt"
             with pytest.raises(StateError, match="in use"):
                 forget(one)
     secret(path, like(level="1"))
@@ -381,7 +385,7 @@ def test_a_file_in_the_place_of_the_lock_stays_as_it_is(path: Path, data: bytes)
         with pytest.raises(StateError, match=f"{re.escape(str(lock))} would be its lock"):
             attempt()
     assert lock.read_bytes() == data
-    assert in_use(path) is None
+    assert lock_holder(path) is None
     assert lock.read_bytes() == data
 
 
@@ -392,7 +396,7 @@ def test_a_lock_that_was_left_is_taken(path: Path, data: bytes) -> None:
     path.parent.mkdir()
     path.with_name("disk.state.lock").write_bytes(data)
     with opened(path):
-        assert in_use(path) == "a mount"
+        assert lock_holder(path) == "a mount"
 
 
 def test_a_lock_that_an_earlier_version_left(path: Path) -> None:

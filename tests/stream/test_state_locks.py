@@ -13,9 +13,12 @@ import pytest
 
 from bundlefs.base.errors import StateError
 from bundlefs.codec.cbc import CbcState
-from bundlefs.state import state as module
+from bundlefs.state import saved
 from bundlefs.state.index import Totals
-from bundlefs.state.state import Lock, LockedError, StateFile, default_path, forget, in_use
+from bundlefs.state.lock import LockedError, lock_holder, take_lock
+from bundlefs.state.open import forget
+from bundlefs.state.places import default_folder, default_path
+from bundlefs.state.saved import StateFile
 from tests.stream.states import blocks_in, grow, open_file, opened
 from tests.support import images
 from tests.support.tools import run
@@ -37,10 +40,10 @@ def test_a_second_one_is_refused_and_told_who(path: Path) -> None:
                 open_file(path, fresh=fresh)
         with pytest.raises(LockedError, match="4711"):
             forget(path)
-        assert in_use(path) == "process 4711, mounted on /mnt/a"
-    assert in_use(path) is None
+        assert lock_holder(path) == "process 4711, mounted on /mnt/a"
+    assert lock_holder(path) is None
     with opened(path):
-        assert in_use(path) == "a mount", "the one before has left no name"
+        assert lock_holder(path) == "a mount", "the one before has left no name"
 
 
 def test_one_of_many_wins(path: Path) -> None:
@@ -70,7 +73,7 @@ def test_who_only_looks_keeps_nobody_out(path: Path) -> None:
 
     def look() -> None:
         while not done.is_set():
-            in_use(path)
+            lock_holder(path)
 
     with ThreadPoolExecutor(1) as pool:
         pool.submit(look)
@@ -93,8 +96,8 @@ def test_forgotten_between_opening_and_locking(path: Path, monkeypatch: pytest.M
         fcntl.flock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", forgotten_first)
-    with closing(Lock(path)), pytest.raises(LockedError):
-        Lock(path)
+    with closing(take_lock(path)), pytest.raises(LockedError):
+        take_lock(path)
 
 
 def test_forget_leaves_nothing(path: Path) -> None:
@@ -185,7 +188,7 @@ def test_no_room_later(
     small_disk: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = small_disk / "disk.state"
-    monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(saved, "SAVE_SECONDS", 0.0)
     with opened(path) as state:
         ballast = filled(small_disk)
         state.sign("a name for which there is no room")
@@ -210,13 +213,13 @@ def test_no_room_later(
 
 
 def test_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert module.default_folder() == tmp_path / "state-home" / "bundlefs"
+    assert default_folder() == tmp_path / "state-home" / "bundlefs"
     for ignored in ("", "relative/place"):
         monkeypatch.setenv("XDG_STATE_HOME", ignored)
-        assert module.default_folder() == Path("/var/lib/bundlefs")
+        assert default_folder() == Path("/var/lib/bundlefs")
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     monkeypatch.setenv("HOME", "/home/me")
-    assert module.default_folder() == Path("/home/me/.local/state/bundlefs")
+    assert default_folder() == Path("/home/me/.local/state/bundlefs")
 
 
 def test_default_path(tmp_path: Path) -> None:

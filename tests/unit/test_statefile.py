@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bundlefs.base.spans import Span
 from bundlefs.keys.rsa import Secret
-from bundlefs.state.file import VERSION, Contents
+from bundlefs.state.format import VERSION, StateContents
 from bundlefs.state.index import IndexDump, Totals
 
 KEY, IV = bytes(range(16)), bytes(range(100, 116))
@@ -28,7 +28,7 @@ def index(blocks: int, totals: Totals | None = None) -> IndexDump:
     )
 
 
-CONTENTS = Contents(
+CONTENTS = StateContents(
     image="/data/disk.img",
     terms={"prefix": "image", "codec": "libdeflate-6"},
     recipients={"image.manifest.xml": "aa:bb"},
@@ -61,19 +61,19 @@ def test_what_goes_in_comes_out(
 ) -> None:
     made = index(blocks, totals)
     contents = replace(CONTENTS, terms=terms, manifests=manifests, extents=extents, index=made)
-    assert Contents.decode(contents.encode()) == contents
+    assert StateContents.decode(contents.encode()) == contents
 
 
 def test_no_hole_and_no_notion_of_holes_are_not_the_same() -> None:
     for extents in (None, ()):
         contents = replace(CONTENTS, extents=extents)
-        assert Contents.decode(contents.encode()).extents == extents
+        assert StateContents.decode(contents.encode()).extents == extents
 
 
 def test_cut_short_at_every_length() -> None:
     for length in range(len(FILE)):
         with pytest.raises(ValueError, match=r"damaged|version"):
-            Contents.decode(FILE[:length])
+            StateContents.decode(FILE[:length])
 
 
 def test_every_single_bit() -> None:
@@ -81,7 +81,7 @@ def test_every_single_bit() -> None:
         garbled = bytearray(FILE)
         garbled[bit // 8] ^= 1 << bit % 8
         with pytest.raises(ValueError, match=r"damaged|version"):
-            Contents.decode(bytes(garbled))
+            StateContents.decode(bytes(garbled))
 
 
 @given(st.integers(0, len(FILE)), st.integers(0, len(FILE)), st.binary(max_size=100))
@@ -89,7 +89,7 @@ def test_a_piece_replaced(start: int, length: int, piece: bytes) -> None:
     garbled = FILE[:start] + piece + FILE[start + length :]
     if garbled != FILE:
         with pytest.raises(ValueError, match=r"damaged|version|digits"):
-            Contents.decode(garbled)
+            StateContents.decode(garbled)
 
 
 def sealed(body: bytes) -> bytes:
@@ -103,7 +103,7 @@ def test_of_a_future_version() -> None:
         with pytest.raises(
             ValueError, match=f"of version 2; this bundlefs knows version {VERSION}"
         ):
-            Contents.decode(data)
+            StateContents.decode(data)
 
 
 @pytest.mark.parametrize("name", ["image", "terms", "key", "created_ns", "totals", "arrays"])
@@ -112,7 +112,7 @@ def test_a_field_is_missing_though_the_checksum_is_right(name: str) -> None:
     header = json.loads(line)
     del header[name]
     with pytest.raises(KeyError, match=name):
-        Contents.decode(sealed(b"\n".join((magic, json.dumps(header).encode(), arrays))))
+        StateContents.decode(sealed(b"\n".join((magic, json.dumps(header).encode(), arrays))))
 
 
 def test_no_repr_shows_the_secret() -> None:

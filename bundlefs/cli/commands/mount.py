@@ -20,7 +20,7 @@ from bundlefs.image.foreign import bundle_of
 from bundlefs.keys.regions import recipients
 from bundlefs.keys.rsa import UserKeys, fingerprint
 from bundlefs.manifest.write import Metadata, parse_mapping
-from bundlefs.state.state import default_folder
+from bundlefs.state.places import default_folder
 
 _NO_ACCOUNT = (
     "no account: give --account or set BUNDLEFS_ACCOUNT to the 12 digits that"

@@ -3,21 +3,23 @@
 import argparse
 import json
 import os
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bundlefs.base.errors import StateError
+from bundlefs.base.times import SECOND, local_time
 from bundlefs.cli.common import Subparsers, human
 from bundlefs.cli.streams import show
 from bundlefs.codec.deflate import BLOCK_SIZE
 from bundlefs.state import file as statefile
-from bundlefs.state.file import Contents
+from bundlefs.state.format import StateContents
 from bundlefs.state.index import Index
 from bundlefs.state.kept import beside, owner
-from bundlefs.state.state import default_folder, forget, in_use, points_path
+from bundlefs.state.lock import lock_holder
+from bundlefs.state.open import forget
+from bundlefs.state.places import default_folder, points_path
 
 _POINTS = ".points"
 
@@ -51,7 +53,7 @@ class _Kept:
 
     path: Path
     size: int
-    contents: Contents | None
+    contents: StateContents | None
     problem: str
 
     @classmethod
@@ -93,7 +95,7 @@ def _find(what: Path) -> list[_Kept]:
     found = found or [one for one in kept if what.absolute() in (one.path, owner(one.path))]
     # Not beside every file: what is beside an image is the user's own.
     own = what.absolute().with_name(f"{what.name}{_POINTS}")
-    if not found and statefile.is_one(what):
+    if not found and statefile.is_state_file(what):
         paths = (*beside(what.absolute()), what.absolute(), own)
         found = [_Kept.read(path) for path in paths if path.exists()]
     found += [one for one in kept if one.path == points_path(what)]
@@ -121,7 +123,7 @@ def _facts(kept: _Kept) -> dict[str, str]:
     return {
         "image": kept.contents.image,
         "prefix": kept.contents.terms.get("prefix", "?"),
-        "since": _when(kept.contents.created_ns),
+        "since": local_time(kept.contents.created_ns),
         "made": _progress(kept.contents),
         "mounted": _holder(kept) or "no",
         **facts,
@@ -138,7 +140,7 @@ def _as_json(kept: _Kept) -> dict[str, Any]:
     return {
         "image": kept.contents.image,
         "prefix": kept.contents.terms.get("prefix", "?"),
-        "since": kept.contents.created_ns / 10**9,
+        "since": kept.contents.created_ns / SECOND,
         "made": index.position,
         "complete": index.totals is not None,
         "parts": len(kept.contents.index.part_digests),
@@ -150,7 +152,7 @@ def _as_json(kept: _Kept) -> dict[str, Any]:
 
 def _holder(kept: _Kept) -> str | None:
     """Say who uses a state; those beside it are nobody's."""
-    return in_use(kept.path) if owner(kept.path) == kept.path else None
+    return lock_holder(kept.path) if owner(kept.path) == kept.path else None
 
 
 def _print_table(rows: Iterable[dict[str, str]]) -> None:
@@ -161,16 +163,12 @@ def _print_table(rows: Iterable[dict[str, str]]) -> None:
                 show(f"    {name:8} {value}")
 
 
-def _progress(contents: Contents) -> str:
+def _progress(contents: StateContents) -> str:
     totals = contents.index.totals
     if totals:
         return f"complete, {human(totals.sealed_size)} in {len(contents.index.part_digests)} parts"
     done = contents.index.blocks * BLOCK_SIZE
     return f"as far as {human(done)}, {len(contents.index.part_digests)} parts"
-
-
-def _when(created_ns: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(created_ns / 1e9))
 
 
 def run_show(arguments: argparse.Namespace) -> int:
