@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bundlefs.base.errors import ImageChangedError
 from bundlefs.base.files import umask
-from bundlefs.base.heap import give_back_blocks
+from bundlefs.base.heap import bound_heaps
 from bundlefs.base.threads import closed_in_time
 from bundlefs.base.workers import Workers
 from bundlefs.bundling.bundle import Bundle, Engine
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 def run_session(arguments: argparse.Namespace, recipe: Recipe, ready: Callable[[], None]) -> int:
     """Mount, call `ready` when the mount answers, and return the exit code when it has ended."""
     set_up_logging(arguments)
-    give_back_blocks()
+    bound_heaps()
     session = _session(arguments, arguments.image)
     run = _mount_folder if arguments.image.is_dir() else _mount_image
     with ExitStack() as stack:
@@ -160,7 +160,7 @@ def open_session(
 ) -> int:
     """Mount a bundle as a disk, call `ready` when it answers, and return when it has ended."""
     set_up_logging(arguments)
-    give_back_blocks()
+    bound_heaps()
     session = _session(arguments, arguments.manifest)
     parts = PartFiles(manifest, parts_folder(arguments), check=not arguments.no_verify)
     bundle = OpenedBundle(manifest, parts, secret)

@@ -1,6 +1,7 @@
 """Memory is bounded, however many read, and however many threads are asked for."""
 
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -8,13 +9,14 @@ from random import Random
 
 import pytest
 
-from tests.support import images
+from tests.support import images, mounts
 from tests.support.mounts import mounted
 
 MIB = images.MIB
 CACHE = 64 * MIB
-BEYOND = 120 * MIB
-"""What the README promises beside the cache is about 110 MiB."""
+BEYOND = 200 * MIB
+BEYOND_WHERE_SCARCE = 120 * MIB
+"""What the README promises beside the cache is about 180 and 110 MiB."""
 READERS = 64
 READS = 15
 
@@ -28,8 +30,30 @@ def read(parts: list[Path], reader: int) -> None:
             os.pread(part.fileno(), MIB, chance.randrange(9 * MIB))
 
 
+# A machine whose memory is scarce, as far as the heaps are concerned.
+SCARCE = (
+    *(sys.executable, "-c"),
+    (
+        "import sys; from bundlefs.base import heap; heap.memory_limit = lambda: 1 << 30;"
+        " from bundlefs.cli import main; sys.exit(main())"
+    ),
+)
+
+
 @pytest.mark.parametrize("jobs", ["2", "32"])
-def test_many_readers_at_random(tmp_path: Path, jobs: str) -> None:
+@pytest.mark.parametrize(
+    ("program", "beyond"),
+    [(mounts.BUNDLEFS, BEYOND), (SCARCE, BEYOND_WHERE_SCARCE)],
+    ids=["much", "scarce"],
+)
+def test_many_readers_at_random(
+    tmp_path: Path,
+    program: tuple[str, ...],
+    beyond: int,
+    jobs: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mounts, "BUNDLEFS", program)
     image = images.random_image(tmp_path / "disk", 160 * MIB)
     options = ("--level", "1", "--state", "none", "--cache-size", str(CACHE), "--jobs", jobs)
     with mounted(image, tmp_path / "mnt", *options) as mount:
@@ -39,4 +63,4 @@ def test_many_readers_at_random(tmp_path: Path, jobs: str) -> None:
         assert mount.status()["blocks_compressed"] > 161, "the cache had all that was read"
         status = Path(f"/proc/{mount.pid}/status").read_text()
         peak = int(status.split("VmHWM:")[1].split()[0]) << 10
-        assert peak < CACHE + BEYOND, f"{peak >> 20} MiB"
+        assert peak < CACHE + beyond, f"{peak >> 20} MiB"

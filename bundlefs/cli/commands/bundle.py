@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from bundlefs.base.errors import BundlefsError, UsageError
 from bundlefs.base.files import open_unnamed
-from bundlefs.base.heap import give_back_blocks
+from bundlefs.base.heap import bound_heaps
 from bundlefs.base.workers import Workers
 from bundlefs.bundling import frontier
 from bundlefs.bundling.bundle import Bundle, Engine
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the bundle."""
     _refuse_needless(arguments)
     recipe = read_recipe(arguments)
-    give_back_blocks()
+    bound_heaps()
     warn_of_prefix(recipe.prefix)
     _set_up_logging(arguments)
     try:
