@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,8 +32,9 @@ from bundlefs.base.errors import (
 from bundlefs.base.futures import Promises, chain, done, failed, failure
 from bundlefs.base.spans import Span
 from bundlefs.base.storage import Storage
-from bundlefs.base.threads import asking_storage, closed_in_time
+from bundlefs.base.threads import asking_storage
 from bundlefs.base.workers import Workers, default_jobs
+from bundlefs.bundling.assembly import Assembly, Engine
 from bundlefs.bundling.frontier import END, Frontier
 from bundlefs.bundling.names import Entry, ManifestFile, Names, Part
 from bundlefs.bundling.recipe import Recipe, check_prefix, rendered
@@ -49,15 +50,6 @@ from bundlefs.keys.rsa import UserKeys
 from bundlefs.manifest.write import PLACEHOLDER_DIGEST, Contents, Metadata
 from bundlefs.state.index import PART_SIZE, number_width, part_count
 from bundlefs.state.memory import State
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """What makes and keeps the blocks."""
-
-    workers: Workers
-    store: BlockStore
-
 
 NANOSECONDS = 10**9
 
@@ -189,15 +181,15 @@ class Bundle:
             user_keys=user_keys or UserKeys.load(None, None),
             level=level,
         )
-        workers = Workers(default_jobs())
+        store = BlockStore(whole("cache_size", cache_size))
         with ExitStack() as stack:
-            image = open_source(Path(path))
-            stack.callback(lambda: closed_in_time(image.close, patient=workers.ended))
-            state = state or State(image.extents())
-            store = stack.enter_context(closing(BlockStore(whole("cache_size", cache_size))))
-            stack.enter_context(workers)
-            bundle = cls(image, recipe, Engine(workers, store), state)
-            bundle._owned = stack.pop_all()
+            assembly = stack.enter_context(Assembly(Engine(Workers(default_jobs()), store)))
+            bundle = assembly.bundle(
+                cls,
+                lambda: open_source(Path(path)),
+                lambda image, _: (recipe, state or State(image.extents())),
+            )
+            bundle._owned = stack.pop_all()  # noqa: SLF001  # our own
         return bundle
 
     def __enter__(self) -> Self:

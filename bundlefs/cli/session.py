@@ -16,7 +16,8 @@ from bundlefs.base.files import umask
 from bundlefs.base.heap import bound_heaps
 from bundlefs.base.threads import closed_in_time
 from bundlefs.base.workers import Workers
-from bundlefs.bundling.bundle import Bundle, Engine
+from bundlefs.bundling.assembly import Assembly, Engine
+from bundlefs.bundling.bundle import Bundle
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.store import BlockStore, Spill
 from bundlefs.cli.architecture import Telling, for_image
@@ -59,40 +60,34 @@ class _Maker:
         self.session = session
         self.stack = stack
         self._recipe = recipe
-        # Workers end before the images that they read are closed.
-        stack.callback(self._close_all)
-        self._open: dict[int, ExitStack] = {}
         self._earlier: dict[int, _Earlier] = {}
         spill = Spill(arguments.cache_dir) if arguments.cache_dir else None
-        self._store = stack.enter_context(closing(BlockStore(arguments.cache_size, spill)))
-        self._workers = stack.enter_context(Workers(arguments.jobs))
-
-    def _close_image(self, image: Source) -> None:
-        """Let go of an image, unless a read of some image still hangs: it may hang as well."""
-        closed_in_time(image.close, patient=self._workers.ended)
+        store = BlockStore(arguments.cache_size, spill)
+        self._assembly = stack.enter_context(Assembly(Engine(Workers(arguments.jobs), store)))
 
     def bundle(self, path: Path, number: int, warn: Callable[[str], None]) -> Bundle:
         """Give the bundle of an image; opening it can take minutes.
 
         A number that was open before is the same bundle again.
         """
-        with ExitStack() as opened:
-            image = open_image(self.arguments, path)
-            opened.callback(self._close_image, image)
-            before = self._before(image, number)
-            recipe = before.recipe if before else self._first(image, warn)
-            state = before.state if before else None
-            if state is None:
-                fresh = self.arguments.fresh and before is None
-                state = open_state(self.arguments, image, recipe, fresh=fresh)
-            opened.enter_context(closing(state))
-            state.sign(f"process {os.getpid()}, mounted on {self.session.mountpoint}")
-            engine = Engine(self._workers, self._store.share(number))
-            bundle = Bundle(image, recipe, engine, state)
-            self._open[number] = opened.pop_all()
+        opener = partial(open_image, self.arguments, path)
+        prepare = partial(self._prepare, number, warn)
+        return self._assembly.bundle(Bundle, opener, prepare, number)
+
+    def _prepare(
+        self, number: int, warn: Callable[[str], None], image: Source, held: ExitStack
+    ) -> tuple[Recipe, State]:
+        before = self._before(image, number)
+        recipe = before.recipe if before else self._first(image, warn)
+        state = before.state if before else None
+        if state is None:
+            fresh = self.arguments.fresh and before is None
+            state = open_state(self.arguments, image, recipe, fresh=fresh)
+        held.enter_context(closing(state))
+        state.sign(f"process {os.getpid()}, mounted on {self.session.mountpoint}")
         lost = state if self.arguments.state == "none" else None
         self._earlier[number] = _Earlier(image.identity, recipe, lost)
-        return bundle
+        return recipe, state
 
     def _first(self, image: Source, warn: Callable[[str], None]) -> Recipe:
         warn_of_size(image, self.arguments, warn)
@@ -111,13 +106,7 @@ class _Maker:
 
     def close(self, number: int, for_good: bool) -> None:  # noqa: FBT001  # a `Closer`
         """Close the image of a number and what it needs; its bundle is closed before."""
-        self._open.pop(number, ExitStack()).close()
-        if for_good:
-            self._store.share(number).drop()
-
-    def _close_all(self) -> None:
-        for opened in list(self._open.values()):
-            opened.close()
+        self._assembly.let_go(number, for_good=for_good)
 
 
 @dataclass(frozen=True, slots=True)

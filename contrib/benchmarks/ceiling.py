@@ -15,7 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bundlefs.base.workers import Workers, default_jobs
-from bundlefs.bundling.bundle import Bundle, Engine
+from bundlefs.bundling.assembly import Engine
+from bundlefs.bundling.bundle import Bundle
 from bundlefs.bundling.export import Export, Tap
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.sinks import DirectorySink

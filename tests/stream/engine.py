@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from bundlefs.base.workers import Workers
-from bundlefs.bundling.bundle import Bundle, Engine
+from bundlefs.bundling.assembly import Assembly, Engine
+from bundlefs.bundling.bundle import Bundle
 from bundlefs.bundling.names import ManifestFile, Part
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.store import BlockStore, Spill
-from bundlefs.image.raw import Image
+from bundlefs.image.raw import Image, Source
 from bundlefs.keys.regions import recipients
 from bundlefs.keys.rsa import Secret, UserKeys
 from bundlefs.manifest.write import Metadata
@@ -62,15 +64,27 @@ def opened(path: Path, setting: Setting) -> Iterator[Bundle]:
         level=setting.level,
         sparse=setting.sparse,
     )
-    with ExitStack() as stack:
-        image = stack.enter_context(Image.open(path))
-        state = State(
-            image.extents() if setting.sparse else None, SECRET, CREATED * NANOSECONDS + 1
-        )
-        spill = Spill(path.parent) if setting.spill else None
-        store = stack.enter_context(closing(BlockStore(setting.cache, spill)))
-        workers = stack.enter_context(Workers(setting.jobs))
-        yield stack.enter_context(closing(Bundle(image, recipe, Engine(workers, store), state)))
+    spill = Spill(path.parent) if setting.spill else None
+    engine = Engine(Workers(setting.jobs), BlockStore(setting.cache, spill))
+    with assembled(path, recipe, engine) as bundle:
+        yield bundle
+
+
+@contextmanager
+def assembled(
+    path: Path, recipe: Recipe, engine: Engine, state: State | None = None
+) -> Iterator[Bundle]:
+    """Put a bundle of the image at `path` together on an engine of its own."""
+
+    def prepare(image: Source, _: ExitStack) -> tuple[Recipe, State]:
+        extents = image.extents() if recipe.sparse else None
+        return recipe, state or State(extents, SECRET, CREATED * NANOSECONDS + 1)
+
+    with (
+        Assembly(engine) as assembly,
+        closing(assembly.bundle(Bundle, partial(Image.open, path), prepare)) as bundle,
+    ):
+        yield bundle
 
 
 def parts_of(bundle: Bundle) -> list[Part]:

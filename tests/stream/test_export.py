@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ import pytest
 from bundlefs import DirectorySink, Metadata, Sink, State
 from bundlefs.base.errors import ImageChangedError
 from bundlefs.base.workers import Workers
-from bundlefs.bundling.bundle import Bundle, Engine
+from bundlefs.bundling.assembly import Engine
+from bundlefs.bundling.bundle import Bundle
 from bundlefs.bundling.export import Export, Tap
 from bundlefs.bundling.names import Entry
 from bundlefs.bundling.recipe import Recipe
@@ -30,6 +31,7 @@ from tests.stream.engine import (
     NANOSECONDS,
     SECRET,
     Setting,
+    assembled,
     opened,
     read_parts,
     user_keys,
@@ -82,14 +84,9 @@ def exporting(
         user_keys=user_keys(),
         level=level,
     )
-    with ExitStack() as stack:
-        image = stack.enter_context(Image.open(path))
-        workers = stack.enter_context(Workers(2))
-        tap = Tap(workers.lane(8))
-        engine = Engine(workers, tap)
-        bundle = stack.enter_context(
-            closing(Bundle(image, recipe, engine, state or state_of(path)))
-        )
+    workers = Workers(2)
+    tap = Tap(workers.lane(8))
+    with assembled(path, recipe, Engine(workers, tap), state or state_of(path)) as bundle:
         yield Run(bundle, Export(bundle, tap, sink, folder), workers)
 
 

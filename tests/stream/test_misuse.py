@@ -11,7 +11,7 @@ from bundlefs import Bundle, BundleWriter, DirectorySink, MemorySink, Metadata, 
 from bundlefs.base.errors import InconsistentError, UsageError
 from bundlefs.base.spans import Span
 from bundlefs.base.workers import Workers
-from bundlefs.bundling.bundle import Engine
+from bundlefs.bundling.assembly import Engine
 from bundlefs.bundling.export import Export, Tap
 from bundlefs.bundling.names import Part
 from bundlefs.bundling.recipe import Recipe

@@ -8,7 +8,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,8 @@ import pytest
 from bundlefs.base.errors import ImageChangedError
 from bundlefs.base.spans import Span
 from bundlefs.base.workers import Workers
-from bundlefs.bundling.bundle import Bundle, Engine
+from bundlefs.bundling.assembly import Engine
+from bundlefs.bundling.bundle import Bundle
 from bundlefs.bundling.names import Part
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.store import BlockStore
@@ -26,7 +27,16 @@ from bundlefs.keys.regions import recipients
 from bundlefs.manifest.write import Metadata
 from bundlefs.state.index import PART_SIZE, IndexDump
 from bundlefs.state.memory import State
-from tests.stream.engine import CREATED, HANG, MANIFEST, NANOSECONDS, SECRET, read_parts, user_keys
+from tests.stream.engine import (
+    CREATED,
+    HANG,
+    MANIFEST,
+    NANOSECONDS,
+    SECRET,
+    assembled,
+    read_parts,
+    user_keys,
+)
 from tests.support import images
 from tests.support.tools import ACCOUNT
 
@@ -66,11 +76,8 @@ def recipe(level: int, *, sparse: bool) -> Recipe:
 
 @contextmanager
 def bundle_of(path: Path, made: Recipe, state: State, *, jobs: int = 2) -> Iterator[Bundle]:
-    with ExitStack() as stack:
-        image = stack.enter_context(Image.open(path))
-        store = stack.enter_context(closing(BlockStore(0)))
-        workers = stack.enter_context(Workers(jobs))
-        yield stack.enter_context(closing(Bundle(image, made, Engine(workers, store), state)))
+    with assembled(path, made, Engine(Workers(jobs), BlockStore(0)), state) as bundle:
+        yield bundle
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +16,8 @@ from bundlefs.base.files import open_unnamed
 from bundlefs.base.heap import bound_heaps
 from bundlefs.base.workers import Workers
 from bundlefs.bundling import frontier
-from bundlefs.bundling.bundle import Bundle, Engine
+from bundlefs.bundling.assembly import Assembly, Engine
+from bundlefs.bundling.bundle import Bundle
 from bundlefs.bundling.export import Export, Tap
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.sinks import DirectorySink
@@ -42,7 +44,9 @@ from bundlefs.cli.opening import (
 )
 from bundlefs.cli.prefixes import warn_of_prefix
 from bundlefs.cli.streams import say
+from bundlefs.image.raw import Source
 from bundlefs.image.spool import default_folder
+from bundlefs.state.memory import State
 
 log = logging.getLogger(__name__)
 
@@ -137,23 +141,33 @@ def _from_file(
     arguments: argparse.Namespace, recipe: Recipe, descriptor: int | None = None
 ) -> None:
     path = arguments.image if descriptor is None else Path("standard input")
-    with ExitStack() as stack:
-        image = stack.enter_context(closing(open_image(arguments, path, descriptor=descriptor)))
-        warn_of_size(image, arguments)
-        warn_of_doubts(image, arguments)
-        notes: list[str] = []
-        telling = Telling(print_warning, notes.append, piped=descriptor is not None)
-        recipe = for_image(arguments, image, recipe, telling)
-        state = open_state(arguments, image, recipe, fresh=arguments.fresh)
-        stack.enter_context(closing(state))
-        state.sign(f"process {os.getpid()}, bundling to {arguments.dest}")
-        workers = stack.enter_context(Workers(arguments.jobs))
-        tap = Tap(workers.lane(_BEHIND))
-        bundle = stack.enter_context(closing(Bundle(image, recipe, Engine(workers, tap), state)))
-        stack.enter_context(bundle_watched(bundle))
-        _remove_manifests(arguments, recipe)
-        Export(bundle, tap, DirectorySink(arguments.dest), arguments.dest).run()
+    notes: list[str] = []
+    telling = Telling(print_warning, notes.append, piped=descriptor is not None)
+    workers = Workers(arguments.jobs)
+    tap = Tap(workers.lane(_BEHIND))
+    with Assembly(Engine(workers, tap)) as assembly:
+        opener = partial(open_image, arguments, path, descriptor=descriptor)
+        bundle = assembly.bundle(Bundle, opener, partial(_prepare, arguments, recipe, telling))
+        with closing(bundle), bundle_watched(bundle):
+            _remove_manifests(arguments, recipe)
+            Export(bundle, tap, DirectorySink(arguments.dest), arguments.dest).run()
     _tell(notes)
+
+
+def _prepare(
+    arguments: argparse.Namespace,
+    recipe: Recipe,
+    telling: Telling,
+    image: Source,
+    held: ExitStack,
+) -> tuple[Recipe, State]:
+    warn_of_size(image, arguments)
+    warn_of_doubts(image, arguments)
+    recipe = for_image(arguments, image, recipe, telling)
+    state = open_state(arguments, image, recipe, fresh=arguments.fresh)
+    held.enter_context(closing(state))
+    state.sign(f"process {os.getpid()}, bundling to {arguments.dest}")
+    return recipe, state
 
 
 def _from_pipe(arguments: argparse.Namespace, recipe: Recipe, pipe: BinaryIO) -> None:
