@@ -1,8 +1,7 @@
 """A whole bundle in memory, the dullest way, and its undoing: what ours is held against.
 
-Nothing here may be clever and nothing may come from bundlefs. The stages are
-those of bundle-format's "From image to parts": Python's `tarfile`, one-shot
-zlib, one-shot AES, a slice for each part.
+Nothing here may be clever and nothing may come from bundlefs. The stages are those of the bundle
+in contrib/format.md: Python's `tarfile`, one-shot zlib, one-shot AES, a slice for each part.
 """
 
 import hashlib

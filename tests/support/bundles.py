@@ -2,7 +2,7 @@
 
 Nothing here knows of bundlefs. The manifest is written by a few lines of text of
 its own, its keys wrapped and its signature made by openssl, so that what reads it
-is held against the format and not against its own writer [bundle-format: The manifest].
+is held against the format and not against its own writer [contrib/format.md].
 """
 
 import shutil

@@ -1,7 +1,6 @@
 """The way back from a bundle by stock tools alone: openssl, gunzip, GNU tar, sha1sum, cmp.
 
-The recipes are those of bundle-format's "Oracles". Python only carries names
-and bytes between the tools.
+The recipe is that of contrib/format.md. Python only carries names and bytes between the tools.
 """
 
 import contextlib

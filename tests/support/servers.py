@@ -1,8 +1,7 @@
 """Real servers on loopback, and the sinks' command lines against them.
 
 Each server picks its own free port and says so in its log, so nothing races
-for a number. Sinks run with a cleaned environment [bundle-format: how the sinks
-read a directory].
+for a number. Sinks run with a cleaned environment, since settings change how they read a folder.
 """
 
 import contextlib

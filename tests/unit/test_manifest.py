@@ -41,7 +41,7 @@ FULL = Metadata(
     kernel_name="vmlinuz",
 )
 
-# From bundle-format.md "The manifest", by hand; nothing here is made by the code under test.
+# From contrib/format.md, "The manifest", by hand; nothing here is made by the code under test.
 MINIMAL_TEXT = (
     "<?xml version='1.0'?>\n"
     "<manifest><version>2007-10-10</version>"
