@@ -33,8 +33,9 @@ from bundlefs.image.raw import Identity, Source
 from bundlefs.keys.rsa import Secret
 from bundlefs.manifest.read import BundleManifest
 from bundlefs.state.memory import State
-from bundlefs.unbundling.opened import DiskView, OpenedBundle
+from bundlefs.unbundling.opened import OpenedBundle
 from bundlefs.unbundling.parts import PartFiles
+from bundlefs.unbundling.view import DiskView
 
 log = logging.getLogger(__name__)
 

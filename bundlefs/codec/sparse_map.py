@@ -7,7 +7,7 @@ order or out of range, and their number is bounded.
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
@@ -63,8 +63,26 @@ class Runs(Sequence[Run]):
         return Run(self._data_at + self._stream_at[index], span)
 
     def at(self, offset: int) -> int:
-        """Give the index of the last run that starts at or before `offset`, or 0. A bisection."""
+        """Return the index of the last run that starts at or before `offset` of the image, or 0.
+
+        It takes a binary search.
+        """
         return max(0, bisect_right(self._image_at, offset) - 1)
+
+    def stored_in(self, span: Span) -> Iterator[Run]:
+        """Yield what the bytes `span` of the stream hold of the image, in order: runs cut to it.
+
+        Finding the first takes a binary search.
+        """
+        first = bisect_right(self._stream_at, span.start - self._data_at) - 1
+        for index in range(max(0, first), len(self)):
+            run = self[index]
+            stored = Span(run.stream_offset, run.stream_offset + run.image.length)
+            if stored.start >= span.stop:
+                break
+            part = stored.clip(span)
+            if part.length:
+                yield Run(part.start, part.shift(run.image.start - run.stream_offset))
 
 
 class Extents:

@@ -43,6 +43,9 @@ _DIGEST_OF_NOTHING = "da39a3ee5e6b4b0d3255bfef95601890afd80709"
 LARGEST_BUNDLE = 2 * LARGEST_IMAGE
 
 _MOST_NAMED = 10
+_LONGEST_STEM = 200
+"""Bytes; a file name has 255 at most, and an ending comes behind this."""
+
 _HEX_DIGITS = re.compile("(?:[0-9a-fA-F]{2})*")
 
 
@@ -100,6 +103,13 @@ class BundleManifest:
     parts: tuple[PartEntry, ...] = field(repr=False)
     signature: str | None = field(repr=False)
     signed_text: bytes = field(repr=False)
+
+    @property
+    def file_stem(self) -> str:
+        """Name of the image for use in file names: its own where it can lead nowhere else."""
+        name = self.name
+        fit = "/" not in name and not name.startswith(".") and len(name.encode()) <= _LONGEST_STEM
+        return name if fit else "image"
 
 
 def find_manifest(path: str | Path) -> Path:

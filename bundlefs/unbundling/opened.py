@@ -3,25 +3,17 @@
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Self
 
 from bundlefs.base.checks import whole
 from bundlefs.base.errors import (
-    BundleChangedError,
     BundleError,
     ClosedError,
     StateError,
-    UnknownNameError,
 )
-from bundlefs.base.futures import Promises
 from bundlefs.base.spans import Span
-from bundlefs.base.threads import Threads, asking_storage
 from bundlefs.codec.untar import Member, Run, read_member
 from bundlefs.keys.rsa import Passphrase, Secret
 from bundlefs.manifest.read import BundleManifest, find_manifest, read_manifest
@@ -29,7 +21,6 @@ from bundlefs.state import file as statefile
 from bundlefs.state.index import Index
 from bundlefs.state.places import default_folder
 from bundlefs.state.points_file import PointsFile
-from bundlefs.unbundling.extract import file_name
 from bundlefs.unbundling.parts import PartFiles
 from bundlefs.unbundling.plain import Plain, PlainByBlocks, PlainByPoints
 from bundlefs.unbundling.unlock import Keys, Signature, check_signature, unlock
@@ -38,18 +29,6 @@ from bundlefs.unbundling.unseal import Unsealed
 log = logging.getLogger(__name__)
 
 _READ_THREADS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class OpenStatus:
-    """What an opened bundle says of itself; sizes in bytes. `phase` is `complete` or `failed`."""
-
-    phase: str
-    image: str
-    image_size: int
-    sealed_bytes: int
-    access: str
-    error: str | None
 
 
 class OpenedBundle:
@@ -75,7 +54,7 @@ class OpenedBundle:
                 f"the image in the bundle has {self._member.size} bytes, the manifest says"
                 f" {manifest.size}"
             )
-        self.name = f"{file_name(manifest)}.img"
+        self.name = f"{manifest.file_stem}.img"
         self.size = manifest.size
         self._closed = False
 
@@ -120,95 +99,6 @@ class OpenedBundle:
             self._closed = True
             self._plain.close()
             self._parts.close()
-
-
-class DiskView:
-    """An opened bundle as a folder with one file, the image: a view for the file system."""
-
-    def __init__(self, bundle: OpenedBundle, created_ns: int) -> None:
-        self.created_ns = created_ns
-        self._bundle = bundle
-        self._name = bundle.name
-        self._error: str | None = None
-        self._changed = False
-        self._threads = Threads(_READ_THREADS, "read")
-        self._promises = Promises()
-
-    def find(self, name: str) -> int:
-        """Give the one entry, 0."""
-        if name != self._name:
-            raise UnknownNameError(f"no file {name!r} here")
-        return 0
-
-    def name(self, entry: int) -> str:
-        """Give the name of the image."""
-        return self._name
-
-    def key(self, entry: int) -> int:
-        """Give the entry: it is its own key."""
-        return entry
-
-    def entry(self, key: int) -> int:
-        """Give the key."""
-        return key
-
-    def entries(self) -> Sequence[int]:
-        """Give the one entry."""
-        return (0,)
-
-    def known_size(self, entry: int) -> int:
-        """Give the size of the image."""
-        return self._bundle.size
-
-    def when_read(self, entry: int, offset: int, length: int) -> Future[memoryview]:
-        """Ask for bytes of the image."""
-        reading = self._threads.submit(partial(self.read, entry, offset, length))
-        return self._promises.promise(reading)
-
-    def read(self, entry: int, offset: int, length: int) -> memoryview:
-        """Give bytes of the image."""
-        try:
-            with asking_storage():
-                return memoryview(self._bundle.read(offset, length))
-        except BundleError as error:
-            self._tell(error)
-            raise
-
-    def _tell(self, error: BundleError) -> None:
-        """Log an error, once in a row, and keep it for the status.
-
-        A part that is damaged may be fetched anew, and is tried again at the next read. One that
-        was changed stays refused, so that error is told from then on.
-        """
-        if str(error) != self._error:
-            log.error("%s", error)
-        if not self._changed:
-            self._error = str(error)
-            self._changed = isinstance(error, BundleChangedError)
-
-    def status(self) -> OpenStatus:
-        """Tell what is opened."""
-        return OpenStatus(
-            phase="failed" if self._error else "complete",
-            image=self._name,
-            image_size=self._bundle.size,
-            sealed_bytes=self._bundle.sealed_size,
-            access=self._bundle.access,
-            error=self._error,
-        )
-
-    def space(self) -> tuple[int, int]:
-        """Give the size of the image, and of all parts; bytes."""
-        return self._bundle.size, self._bundle.sealed_size
-
-    def close(self) -> None:
-        """Begin no more reads, and let those end that storage lets go."""
-        self._threads.shut()
-        self._promises.close()
-
-    def ended(self) -> bool:
-        """Wait for what is being read, unless storage does not answer; tell whether all ended."""
-        return self._threads.join()
 
 
 def open_bundle(

@@ -9,7 +9,8 @@ from bundlefs import OpenedBundle, open_bundle
 from bundlefs.base.errors import BundleChangedError, BundleError, ClosedError
 from bundlefs.base.workers import Workers
 from bundlefs.manifest.read import read_manifest
-from bundlefs.unbundling.extract import Nowhere, Pass, check_parts
+from bundlefs.unbundling.extract import Pass, check_parts
+from bundlefs.unbundling.outputs import Nowhere
 from bundlefs.unbundling.parts import PartFiles
 from bundlefs.unbundling.unlock import Keys, unlock
 from tests.conftest import KeyPair

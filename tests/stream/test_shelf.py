@@ -24,7 +24,7 @@ from bundlefs.fuse import openings
 from bundlefs.fuse.openings import Passing
 from bundlefs.fuse.shelf import Shelf, ShelfStatus
 from bundlefs.fuse.views import View
-from bundlefs.unbundling.opened import OpenStatus
+from bundlefs.unbundling.view import OpenStatus
 
 HANG = 60
 

@@ -23,7 +23,7 @@ from bundlefs.keys.regions import Recipient, recipients
 from bundlefs.keys.rsa import Secret, UserKeys, sign, wrap
 from bundlefs.manifest.read import BundleManifest
 from bundlefs.manifest.write import Contents, Metadata, WrappedSecrets, parse_mapping, render
-from bundlefs.unbundling.extract import NewFile, Pipe, Sink, SparseFile, file_name, written
+from bundlefs.unbundling.outputs import NewFile, Output, Pipe, SparseFile, explaining_writes
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _renamed(filename: str, manifest: BundleManifest) -> str:
-    return file_name(manifest) + filename.removeprefix("image")
+    return manifest.file_stem + filename.removeprefix("image")
 
 
 def _metadata(manifest: BundleManifest, arguments: argparse.Namespace) -> Metadata:
@@ -125,15 +125,15 @@ def _write(text: bytes, to: Recipient, arguments: argparse.Namespace, *, several
     if several and not output.is_dir():
         raise UsageError("several manifests: name a folder for them with -o")
     if output == PIPE:
-        with written("standard output"):
+        with explaining_writes("standard output"):
             _put(text, Pipe(sys.stdout.fileno()))
         return
     path = (output / to.filename if output.is_dir() else output).absolute()
-    with written(path), NewFile(path, force=arguments.force) as new:
+    with explaining_writes(path), NewFile(path, force=arguments.force) as new:
         _put(text, SparseFile(new.file, sparse=False))
     tell(f"{path}: for {', '.join(to.regions) or 'the standard key'}")
 
 
-def _put(text: bytes, sink: Sink) -> None:
-    sink.write(0, memoryview(text))
-    sink.finish(len(text))
+def _put(text: bytes, output: Output) -> None:
+    output.write(0, memoryview(text))
+    output.finish(len(text))

@@ -22,16 +22,8 @@ from bundlefs.cli.given import (
     warn_unless_signed,
 )
 from bundlefs.cli.streams import tell
-from bundlefs.unbundling.extract import (
-    NewFile,
-    Pass,
-    Passed,
-    Pipe,
-    Sink,
-    SparseFile,
-    file_name,
-    written,
-)
+from bundlefs.unbundling.extract import Pass, Passed
+from bundlefs.unbundling.outputs import NewFile, Output, Pipe, SparseFile, explaining_writes
 from bundlefs.unbundling.parts import PartFiles
 
 
@@ -64,20 +56,20 @@ def run(arguments: argparse.Namespace) -> int:
     secret = unlock_given(manifest, keys, arguments)
     parts = PartFiles(manifest, parts_folder(arguments))
 
-    def into(sink: Sink) -> Passed:
+    def into(output: Output) -> Passed:
         with parts, Workers(arguments.jobs) as workers, pass_bar() as progress:
-            return Pass(manifest, parts, secret, workers).run(sink, progress)
+            return Pass(manifest, parts, secret, workers).run(output, progress)
 
-    output = arguments.output or Path(f"{file_name(manifest)}.img")
-    if output == PIPE:
+    path = arguments.output or Path(f"{manifest.file_stem}.img")
+    if path == PIPE:
         warn_unless_signed(manifest, keys, arguments.manifest)
-        with written("standard output"):
+        with explaining_writes("standard output"):
             into(Pipe(sys.stdout.fileno()))
         return 0
     # However it is ended, the temporary file goes.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with written(output), NewFile(output.absolute(), force=arguments.force) as new:
+    with explaining_writes(path), NewFile(path.absolute(), force=arguments.force) as new:
         passed = into(SparseFile(new.file, sparse=arguments.sparse))
     size, said = human(passed.member.size), signature_in_words(manifest, keys)
-    tell(f"{output}: {size}, all digests hold; signature: {said}")
+    tell(f"{path}: {size}, all digests hold; signature: {said}")
     return 0

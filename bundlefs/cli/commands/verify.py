@@ -20,7 +20,8 @@ from bundlefs.cli.given import (
 )
 from bundlefs.cli.streams import show
 from bundlefs.manifest.read import BundleManifest
-from bundlefs.unbundling.extract import Nowhere, Pass, check_parts
+from bundlefs.unbundling.extract import Pass, check_parts
+from bundlefs.unbundling.outputs import Nowhere
 from bundlefs.unbundling.parts import PartFiles
 from bundlefs.unbundling.unlock import Keys, Signature, check_signature, unlock
 

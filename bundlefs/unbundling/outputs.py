@@ -1,0 +1,141 @@
+"""Where an image goes that comes out of a bundle: a sparse file, a pipe, a new file, or nowhere.
+
+An output takes the data of an image in order and is told its size at the end. What nobody wrote
+is zeros: a file has holes there, and a pipe gets the zeros.
+
+Concurrency: one thread writes.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, Self
+
+from bundlefs.base.errors import BundleError
+from bundlefs.base.files import Draft, umask, write_all
+from bundlefs.base.holes import grains_with_data
+
+
+class Output(Protocol):
+    """Takes the data of an image in order, then its size. What is not written is zeros."""
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Take data of the image that stands at `offset`; offsets only grow."""
+
+    def finish(self, size: int) -> None:
+        """Hear that all data was written, and that the image has `size` bytes."""
+
+
+class Nowhere:
+    """An output for a caller who only wants to know whether the bundle is whole."""
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Drop the data."""
+
+    def finish(self, size: int) -> None:
+        """Do nothing."""
+
+
+class SparseFile:
+    """A file with holes where nothing is written, and with `sparse` also where zeros are.
+
+    Args:
+        file: its descriptor.
+        sparse: leave holes for zeros that are written, too.
+    """
+
+    def __init__(self, file: int, *, sparse: bool) -> None:
+        self._file = file
+        self._sparse = sparse
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write the data at its offset."""
+        pieces = grains_with_data(data) if self._sparse else ((0, data),)
+        for start, piece in pieces:
+            write_all(self._file, piece, offset + start)
+
+    def finish(self, size: int) -> None:
+        """Give the file its size, and sync it."""
+        os.ftruncate(self._file, size)
+        os.fsync(self._file)
+
+
+class Pipe:
+    """A file descriptor that gets one byte after the other, holes as zeros.
+
+    Nothing is buffered: what could not be written must not come up again when Python ends.
+    """
+
+    _ZEROS = memoryview(bytes(1 << 20))
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._position = 0
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write the zeros up to `offset`, then the data."""
+        self._fill(offset)
+        self._write(data)
+
+    def _fill(self, stop: int) -> None:
+        while self._position < stop:
+            self._write(self._ZEROS[: stop - self._position])
+
+    def _write(self, data: memoryview) -> None:
+        while data:
+            done = os.write(self._file, data)
+            self._position, data = self._position + done, data[done:]
+
+    def finish(self, size: int) -> None:
+        """Write the zeros up to the end."""
+        self._fill(size)
+
+
+class NewFile:
+    """A file that gets its name at the end of the `with`, unless there was an error.
+
+    It is best used within `explaining_writes`.
+
+    Attributes:
+        file: its descriptor.
+
+    Raises:
+        BundleError: the name is taken by a plain file and `force` is not given, or by something
+            that is no plain file.
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, *, force: bool) -> None:
+        if path.exists() and not force:
+            raise BundleError(f"{path} exists; --force overwrites it")
+        if path.exists() and not path.is_file():
+            raise BundleError(f"{path} is not a plain file; name another with -o")
+        self._path = path
+        self._force = force
+        self._draft = Draft(path)
+        self.file = self._draft.file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._draft:
+            if kind is None:
+                os.fchmod(self.file, 0o666 & ~umask())
+                self._publish()
+
+    def _publish(self) -> None:
+        try:
+            self._draft.publish(replace=self._force)
+        except FileExistsError as error:
+            raise BundleError(f"{self._path} exists; --force overwrites it") from error
+
+
+@contextmanager
+def explaining_writes(what: object) -> Iterator[None]:
+    """Turn an OSError into a BundleError that names `what` could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(f"cannot write {what}: {error.strerror}") from error

@@ -1,0 +1,123 @@
+"""An opened bundle as the file system shows it: a folder with one file, the image.
+
+Names and sizes are known at once, so the view has only what `fuse.views.View` asks of every view.
+
+Concurrency: any thread may ask. Reads are made on threads of the view's own, since storage may not
+answer, and nobody else is to wait for it.
+"""
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+
+from bundlefs.base.errors import BundleChangedError, BundleError, UnknownNameError
+from bundlefs.base.futures import Promises
+from bundlefs.base.threads import Threads, asking_storage
+from bundlefs.unbundling.opened import OpenedBundle
+
+log = logging.getLogger(__name__)
+
+_READ_THREADS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStatus:
+    """What an opened bundle says of itself. Sizes are bytes; `phase` is `complete` or `failed`."""
+
+    phase: str
+    image: str
+    image_size: int
+    sealed_bytes: int
+    access: str
+    error: str | None
+
+
+class DiskView:
+    """An opened bundle as a folder with one file, the image; its one entry is 0."""
+
+    def __init__(self, bundle: OpenedBundle, created_ns: int) -> None:
+        self.created_ns = created_ns
+        self._bundle = bundle
+        self._name = bundle.name
+        self._error: str | None = None
+        self._changed = False
+        self._threads = Threads(_READ_THREADS, "read")
+        self._promises = Promises()
+
+    def find(self, name: str) -> int:
+        """Return the one entry, 0."""
+        if name != self._name:
+            raise UnknownNameError(f"no file {name!r} here")
+        return 0
+
+    def name(self, entry: int) -> str:
+        """Return the name of the image."""
+        return self._name
+
+    def key(self, entry: int) -> int:
+        """Return the entry, which is its own key."""
+        return entry
+
+    def entry(self, key: int) -> int:
+        """Return the key, which is the entry."""
+        return key
+
+    def entries(self) -> Sequence[int]:
+        """Return the one entry."""
+        return (0,)
+
+    def known_size(self, entry: int) -> int:
+        """Return the size of the image, in bytes."""
+        return self._bundle.size
+
+    def when_read(self, entry: int, offset: int, length: int) -> Future[memoryview]:
+        """Read bytes of the image on a thread of the view."""
+        reading = self._threads.submit(partial(self.read, entry, offset, length))
+        return self._promises.promise(reading)
+
+    def read(self, entry: int, offset: int, length: int) -> memoryview:
+        """Return bytes of the image."""
+        try:
+            with asking_storage():
+                return memoryview(self._bundle.read(offset, length))
+        except BundleError as error:
+            self._tell(error)
+            raise
+
+    def _tell(self, error: BundleError) -> None:
+        """Log an error unless it was the last one that was logged, and keep it for the status.
+
+        A damaged part may be fetched anew, and is tried again at the next read. A changed part
+        stays refused, so the status tells of it from then on.
+        """
+        if str(error) != self._error:
+            log.error("%s", error)
+        if not self._changed:
+            self._error = str(error)
+            self._changed = isinstance(error, BundleChangedError)
+
+    def status(self) -> OpenStatus:
+        """Return what is opened and whether it can still be read."""
+        return OpenStatus(
+            phase="failed" if self._error else "complete",
+            image=self._name,
+            image_size=self._bundle.size,
+            sealed_bytes=self._bundle.sealed_size,
+            access=self._bundle.access,
+            error=self._error,
+        )
+
+    def space(self) -> tuple[int, int]:
+        """Return the size of the image, and of all parts together, in bytes."""
+        return self._bundle.size, self._bundle.sealed_size
+
+    def close(self) -> None:
+        """Begin no more reads. Those under way end when storage answers."""
+        self._threads.shut()
+        self._promises.close()
+
+    def ended(self) -> bool:
+        """Wait for reads under way unless storage does not answer; return whether all ended."""
+        return self._threads.join()
