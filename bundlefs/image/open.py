@@ -128,7 +128,7 @@ def _inside(file: Image, form: Form, spool_dir: Path | None, kept: Path | None) 
 def _content(file: Image, form: Form, folder: Path, kept: Path | None) -> Content:
     if form is Form.GZIP:
         return gzipped.GzippedImage(file, kept)
-    if form in unpack.CODECS:
+    if form in unpack.PACKINGS:
         return spool.unpacked(file, form, folder)
     return qemu.serve(file, form)
 

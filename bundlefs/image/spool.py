@@ -1,6 +1,6 @@
-"""A compressed file unpacked once: from then on a raw image, in a file without a name.
+"""A compressed file unpacked once: from then on it is a raw image, in a file without a name.
 
-Zeros become holes. Nothing is left behind, however the process ends.
+Its zeros become holes. Nothing is left behind, however the process ends.
 """
 
 import errno
@@ -12,23 +12,21 @@ from pathlib import Path
 
 from bundlefs.base.errors import ImageError
 from bundlefs.base.files import open_unnamed, write_all
+from bundlefs.base.holes import GRAIN, grains_with_data
 from bundlefs.image import unpack
 from bundlefs.image.forms import Form
 from bundlefs.image.raw import Image
 
 log = logging.getLogger(__name__)
 
-_GRAIN = 64 << 10
-_ZEROS = bytes(_GRAIN)
-
 
 def default_folder() -> Path:
-    """Give $TMPDIR, else /var/tmp: images are large, and /tmp may be in memory."""
+    """Return $TMPDIR, or /var/tmp without it: images are large, and /tmp may be in memory."""
     return Path(os.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108  # no name is made in it
 
 
 def unpacked(file: Image, form: Form, folder: Path) -> Image:
-    """Unpack a file into `folder` and give the image that came out.
+    """Unpack a file into `folder` and return the image that came out.
 
     Raises:
         ImageError: the file is damaged or empty inside, or the folder has no room.
@@ -54,7 +52,7 @@ def _opened(file: Image, folder: Path) -> int:
 
 
 def _fill(file: Image, form: Form, folder: Path, descriptor: int) -> int:
-    """Write the content; give its size."""
+    """Write the content; return its size."""
     log.info(
         "%s (%s, %d bytes) can only be read from its start: unpacking it into a nameless file"
         " in %s",
@@ -94,7 +92,7 @@ def _why_full(file: Image, form: Form, folder: Path, error: "_SpoolError") -> st
 
 
 class _SpoolError(Exception):
-    """Writing failed: with which errno, after how many bytes."""
+    """Writing failed, with the errno `reason`, after `done` bytes."""
 
     def __init__(self, reason: int, done: int) -> None:
         super().__init__(reason, done)
@@ -103,7 +101,7 @@ class _SpoolError(Exception):
 
 
 class _Spool:
-    """Writes a stream with its zeros as holes."""
+    """Writes a stream into a file with holes for its zeros."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -111,26 +109,22 @@ class _Spool:
         self.written = 0
 
     def write(self, pieces: Iterable[bytes]) -> int:
-        """Write all pieces; give how many bytes they had."""
+        """Write all pieces; return how many bytes they had."""
         buffer = bytearray()
         for piece in pieces:
             buffer += piece
-            whole = len(buffer) - len(buffer) % _GRAIN
+            # Whole grains of the file, so that its holes do not depend on how it comes in pieces.
+            whole = len(buffer) - len(buffer) % GRAIN
             self._put(memoryview(bytes(buffer[:whole])))
             del buffer[:whole]
         self._put(memoryview(bytes(buffer)))
         return self._size
 
     def _put(self, data: memoryview) -> None:
-        for start in range(0, len(data), _GRAIN):
-            grain = data[start : start + _GRAIN]
-            if grain != _ZEROS[: len(grain)]:
-                self._put_grain(grain)
-            self._size += len(grain)
-
-    def _put_grain(self, grain: memoryview) -> None:
-        try:
-            write_all(self._descriptor, grain, self._size)
-        except OSError as error:
-            raise _SpoolError(error.errno or errno.EIO, self.written) from error
-        self.written += len(grain)
+        for start, grain in grains_with_data(data):
+            try:
+                write_all(self._descriptor, grain, self._size + start)
+            except OSError as error:
+                raise _SpoolError(error.errno or errno.EIO, self.written) from error
+            self.written += len(grain)
+        self._size += len(data)

@@ -1,10 +1,10 @@
-"""Compressed files from their start: the decoders, and one loop around them all.
+"""Compressed files, read from their start: the decoders, and what may stand behind a member.
 
-A file may have several members (gzip, bzip2), streams (xz) or frames (zstd), one
-after the other. What is behind the last is taken as the format's own tools take it:
-padding; anything else for gzip and bzip2, with a warning; for xz and zstd it is an
-error. Memory does not grow with the file: decoders give at most a piece at a time, and
-those that need more for a window than is usual are refused.
+A file may have several members, as `codec.members` calls them. What stands behind the last one is
+taken as the format's own tools take it: padding is passed over; anything else is left out with a
+warning for gzip and bzip2, and is an error for xz and zstd. Memory does not grow with the file:
+decoders return at most a piece at a time, and a file that needs a larger window than is usual is
+refused.
 """
 
 import bz2
@@ -14,11 +14,11 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from isal import igzip_lib
 
 from bundlefs.base.errors import FormError
+from bundlefs.codec.members import PIECE, Decoder, gzip_decoder, inflated
 from bundlefs.image import limits, trailing
 from bundlefs.image.forms import Form
 from bundlefs.image.raw import Image
@@ -31,39 +31,19 @@ else:
 log = logging.getLogger(__name__)
 
 _READ = 128 << 10
-_PIECE = 1 << 20
 _MAGIC_SIZE = 4
 
 
-class Decoder(Protocol):
-    """What all decoders have in common, as the standard library's [`bz2.BZ2Decompressor`]."""
-
-    @property
-    def eof(self) -> bool:
-        """Whether the member is at its end."""
-
-    @property
-    def needs_input(self) -> bool:
-        """Whether nothing more comes without more input."""
-
-    @property
-    def unused_data(self) -> bytes:
-        """What was behind the end."""
-
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        """Take input and give at most so much output."""
-
-
 @dataclass(frozen=True, slots=True)
-class Codec:
-    """A decoder, and what may be behind a member.
+class Packing:
+    """How a file is compressed: its decoder, and what may stand behind a member.
 
     Attributes:
-        decoder: makes one for a member.
-        padding: zeros may be there, in a multiple of this; none for 0.
-        ignoring: the tool that leaves out whatever else is there, with a warning; None if the
+        decoder: makes a decoder for a member.
+        padding: zeros may stand there, a multiple of this many; none if it is 0.
+        ignoring: the tool that leaves out whatever else stands there, with a warning; None if the
             format's tools refuse it.
-        magic: what a member begins with, a pattern, if there is such a tool.
+        magic: a pattern of what a member begins with, where there is such a tool.
     """
 
     decoder: Callable[[], Decoder]
@@ -72,22 +52,22 @@ class Codec:
     magic: bytes = b""
 
 
-CODECS = {
+PACKINGS = {
     # Padding up to a tape's block, as gzip itself ignores it.
-    Form.GZIP: Codec(
-        lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP),
+    Form.GZIP: Packing(
+        gzip_decoder,
         padding=1,
         ignoring="gunzip",
         magic=rb"\x1f\x8b\x08",
     ),
-    Form.BZIP2: Codec(bz2.BZ2Decompressor, ignoring="bunzip2", magic=rb"BZh[1-9]"),
+    Form.BZIP2: Packing(bz2.BZ2Decompressor, ignoring="bunzip2", magic=rb"BZh[1-9]"),
     # [xz-file-format 2.2]
-    Form.XZ: Codec(lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.XZ_MEMORY), 4),
-    Form.ZSTD: Codec(zstd.ZstdDecompressor),
+    Form.XZ: Packing(lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.XZ_MEMORY), 4),
+    Form.ZSTD: Packing(zstd.ZstdDecompressor),
 }
 
-# bz2 raises OSError for bad data, and EOFError and ValueError are of misuse that only bad data
-# can lead to. igzip's stub says that its error is an instance.
+# bz2 raises OSError for bad data. EOFError and ValueError are for misuse, which only bad data can
+# lead to here. igzip's stub says that its error is an instance.
 _DAMAGE = (
     OSError,
     ValueError,
@@ -101,9 +81,6 @@ _DAMAGE = (
 class Unpacked:
     """The content of a compressed file: yields it in pieces of at most 1 MiB, once.
 
-    Attributes:
-        end: how many bytes of the file are compressed data; known when all was yielded.
-
     Raises:
         FormError: it is damaged, cut short, has something else behind it, or takes too much memory.
         ImageChangedError: it was changed meanwhile.
@@ -111,19 +88,16 @@ class Unpacked:
     """
 
     def __init__(self, file: Image, form: Form) -> None:
-        self.end = 0
         self._packed = _Packed(file, form)
-        self._make = CODECS[form].decoder
+        self._make = PACKINGS[form].decoder
+
+    @property
+    def end(self) -> int:
+        """How many bytes of the file are compressed data, once everything was yielded."""
+        return self._packed.end
 
     def __iter__(self) -> Iterator[bytes]:
-        packed = self._packed
-        while packed.next_member():
-            decoder = self._make()
-            while not decoder.eof:
-                data = packed.take() if decoder.needs_input else b""
-                yield packed.decode(decoder, data)
-            packed.give_back(decoder.unused_data)
-            self.end = packed.position
+        return inflated(self._packed, self._make)
 
 
 class _Packed:
@@ -132,19 +106,20 @@ class _Packed:
     def __init__(self, file: Image, form: Form) -> None:
         self._file = file
         self._form = form
-        self._codec = CODECS[form]
+        self._packing = PACKINGS[form]
         self._offset = 0
         self._rest = b""
         self._member = 0
+        self.end = 0
 
     @property
-    def position(self) -> int:
-        """How many bytes of the file were taken."""
+    def _position(self) -> int:
+        """How many bytes of the file were taken by decoders."""
         return self._offset - len(self._rest)
 
     def next_member(self) -> bool:
-        """Skip padding; tell whether more follows."""
-        padding = self._codec.padding
+        """Skip padding; return whether another member follows."""
+        padding = self._packing.padding
         zeros = 0
         while padding and (self._rest or self._more()):
             stripped = self._rest.lstrip(b"\0")
@@ -155,17 +130,17 @@ class _Packed:
         if padding and zeros % padding:
             raise self._error(f"{zeros} zero bytes are between or behind its streams")
         more = bool(self._rest or self._more()) and not self._ends()
-        self._member = self.position
+        self._member = self._position
         return more
 
     def _ends(self) -> bool:
-        """Tell whether what is here is no member but of no meaning to this format."""
-        if not self.position or self._codec.ignoring is None:
+        """Return whether what stands here is no member, and means nothing to this format."""
+        if not self._position or self._packing.ignoring is None:
             return False
-        if re.match(self._codec.magic, self._peek(self.position, _MAGIC_SIZE)):
+        if re.match(self._packing.magic, self._peek(self._position, _MAGIC_SIZE)):
             return False
-        length = self._file.size - self.position
-        found = self._peek(self.position, trailing.MOST)
+        length = self._file.size - self._position
+        found = self._peek(self._position, trailing.MOST)
         if why := trailing.why_not_ignored(found, length, self._form):
             raise self._error(f"{why}, {length} bytes behind a member of it")
         log.warning(
@@ -173,7 +148,7 @@ class _Packed:
             self._file.path,
             length,
             self._form.value,
-            self._codec.ignoring,
+            self._packing.ignoring,
         )
         return True
 
@@ -185,13 +160,14 @@ class _Packed:
         return data
 
     def give_back(self, data: bytes) -> None:
-        """Take back what was behind a member."""
+        """Take back what stood behind a member."""
         self._rest = data
+        self.end = self._position
 
     def decode(self, decoder: Decoder, data: bytes) -> bytes:
-        """Decode, with errors that say what is wrong with the file."""
+        """Decode; an error says what is wrong with the file."""
         try:
-            return decoder.decompress(data, _PIECE)
+            return decoder.decompress(data, PIECE)
         except _DAMAGE as error:  # type: ignore[misc]  # see there
             if limits.is_limit(error):
                 head = self._file.read(

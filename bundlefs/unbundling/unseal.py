@@ -1,8 +1,8 @@
 """From sealed parts to the gzip stream and the tar stream: decryption and inflation.
 
-`Sealed` decrypts any span: CBC needs only the 16 bytes before. `inflated` goes
-through the gzip stream once, from its start, in bounded pieces: what is said of
-sizes by an untrusted manifest is a limit here, never an allocation.
+`Unsealed` decrypts any span: CBC needs only the 16 bytes before it. `inflated` goes through the
+gzip stream once, from its start, in bounded pieces: the sizes that an untrusted manifest states
+are limits here, and nothing is ever allocated by them.
 """
 
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from isal import igzip_lib
 
 from bundlefs.base.errors import BundleError
 from bundlefs.base.spans import Span, split
-from bundlefs.codec import cbc
+from bundlefs.codec import cbc, members
+from bundlefs.codec.members import PIECE, Decoder
 from bundlefs.keys.rsa import Secret
 from bundlefs.unbundling.parts import PartFiles
 
-PIECE = 1 << 20
 _WRONG_KEY = "the key is not this bundle's, or the last part is cut short"
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -46,7 +46,7 @@ class Unsealed:
             raise BundleError(f"what it decrypts to is not gzip: {_WRONG_KEY}")
 
     def read(self, span: Span) -> bytes:
-        """Give these bytes of the gzip stream."""
+        """Return these bytes of the gzip stream."""
         stop = -(-span.stop // cbc.BLOCK) * cbc.BLOCK
         whole = Span(span.start // cbc.BLOCK * cbc.BLOCK, stop)
         skip = span.start - whole.start
@@ -59,7 +59,7 @@ class Unsealed:
         return cbc.decrypt(self._secret.key, sealed[: cbc.BLOCK], sealed[cbc.BLOCK :])
 
     def pieces(self, part: Span) -> Iterator[bytes]:
-        """Give the bytes of the gzip stream that are sealed in these of the sealed stream."""
+        """Yield the bytes of the gzip stream that the bytes `part` of the sealed stream hold."""
         whole = part.clip(Span(0, self.size))
         for number, span in split(whole, PIECE):
             yield self.read(span.shift(number * PIECE))
@@ -71,28 +71,32 @@ def inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
     Raises:
         BundleError: it is damaged, or ends too early.
     """
-    decoder = _decoder()
-    for piece in pieces:
-        rest = piece
-        while True:
-            if decoder.eof:
-                if not rest:
-                    break
-                decoder = _decoder()
-            yield _decoded(decoder, rest)
-            rest = decoder.unused_data if decoder.eof else b""
-            if not rest and (decoder.eof or decoder.needs_input):
-                break
-    if not decoder.eof:
-        raise BundleError("the gzip stream ends too early: the bundle is cut short")
+    return members.inflated(_Gzip(pieces), members.gzip_decoder)
 
 
-def _decoder() -> igzip_lib.IgzipDecompressor:
-    return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+class _Gzip:
+    """The gzip stream in pieces. Nothing may stand between or behind its members."""
 
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = filter(None, pieces)
+        self._rest: bytes | None = None
 
-def _decoded(decoder: igzip_lib.IgzipDecompressor, data: bytes) -> bytes:
-    try:
-        return decoder.decompress(data, PIECE)
-    except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub says instance
-        raise BundleError(f"the gzip stream is damaged: {error}") from error
+    def next_member(self) -> bool:
+        first = self._rest is None
+        self._rest = self._rest or next(self._pieces, b"")
+        return first or bool(self._rest)
+
+    def take(self) -> bytes:
+        data, self._rest = self._rest or next(self._pieces, b""), b""
+        if not data:
+            raise BundleError("the gzip stream ends too early: the bundle is cut short")
+        return data
+
+    def give_back(self, data: bytes) -> None:
+        self._rest = data
+
+    def decode(self, decoder: Decoder, data: bytes) -> bytes:
+        try:
+            return decoder.decompress(data, PIECE)
+        except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub says instance
+            raise BundleError(f"the gzip stream is damaged: {error}") from error
