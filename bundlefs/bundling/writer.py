@@ -28,8 +28,9 @@ from bundlefs.bundling.sinks import PartWriter, Sink, written
 from bundlefs.bundling.stream import Maker, Plan, stored_stream_size
 from bundlefs.codec import tar
 from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
+from bundlefs.keys.files import PublicKey
 from bundlefs.keys.regions import Recipient, recipients
-from bundlefs.keys.rsa import PublicKey, UserKeys
+from bundlefs.keys.rsa import UserKeys
 from bundlefs.manifest.write import Contents, Metadata
 from bundlefs.state.index import number_width, part_count, part_name
 from bundlefs.state.memory import State

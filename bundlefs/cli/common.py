@@ -15,8 +15,8 @@ from bundlefs.base.errors import BundlefsError, MountError
 from bundlefs.base.escapes import escaped
 from bundlefs.base.signals import exit_code
 from bundlefs.cli.streams import STDOUT, say, settle
+from bundlefs.keys.files import load_public_key
 from bundlefs.keys.regions import Cert
-from bundlefs.keys.rsa import load_public_key
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
 """EC2's public keys, the regions that use them, and which manifests a bundle gets.
 
-The keys are numbers in the code, so nothing that expires or gets lost has to be
-shipped [ec2-public-keys]. A region whose key is not known is refused: falling
-back to the standard key makes a bundle that cannot be launched there.
+The keys are numbers in the code, so no certificate has to be shipped that expires or gets lost.
+They are those of the certificates of ec2-ami-tools (`etc/ec2/amitools/cert-ec2*.pem`). A region
+whose key is not known is refused: with the standard key the bundle could not be launched there.
 """
 
 import re
@@ -63,7 +63,7 @@ STANDARD_REGIONS = (
     "ap-south-1",
     "sa-east-1",
 )
-# Regions with a key of their own that is known.
+# Regions whose own key is known.
 OWN_MODULUS = {
     "us-gov-west-1": GOV_MODULUS,
     "us-gov-east-1": GOV_MODULUS,
@@ -71,7 +71,8 @@ OWN_MODULUS = {
     "cn-northwest-1": CN_MODULUS,
 }
 KNOWN_REGIONS = (*STANDARD_REGIONS, *OWN_MODULUS)
-# Regions that certainly have a key of their own, which is not known here.
+# Regions that certainly have a key of their own, which is not known here: ec2-ami-tools lists a
+# certificate for each of them.
 KEYLESS_REGIONS = (
     "af-south-1",
     "ap-east-1",
@@ -97,10 +98,13 @@ Cert = tuple[str | None, RSAPublicKey]
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """One manifest: its file name, the EC2 key that it wraps the secret with, and for whom.
+    """One manifest of a bundle, for whom it is made.
 
-    `regions` are those the user named, in that order; none for the default and for a
-    certificate that came without a region.
+    Attributes:
+        filename: of the manifest.
+        public: EC2's key, which the secret is wrapped with.
+        regions: those that the user named, in that order; none for the default, and for a
+            certificate that came without a region.
     """
 
     filename: str
@@ -115,15 +119,15 @@ def recipients(
 ) -> tuple[Recipient, ...]:
     """Decide which manifests a bundle gets: those of `certs` first, each group as it was given.
 
-    Regions that share the standard key share `PREFIX.manifest.xml`, and a region with a
-    key of its own gets `PREFIX.REGION.manifest.xml`. With nothing given it is the
-    standard key alone.
+    Regions that share the standard key share `PREFIX.manifest.xml`, and a region with a key of
+    its own gets `PREFIX.REGION.manifest.xml`. If nothing is given, there is one manifest, with
+    the standard key.
 
     Args:
         prefix: what the names of the bundle's files start with.
-        regions: names as the user gave them; doubles are taken once.
-        certs: keys that the user gave. One with a region is for that region, known or
-            not, and asks for it as well; one without takes the standard key's place.
+        regions: names as the user gave them; a name that is given twice counts once.
+        certs: keys that the user gave. One with a region is for that region, known or not, and
+            asks for its manifest; one without a region takes the standard key's place.
 
     Raises:
         UsageError: a region whose key is not known, a bad region name, or two manifests
@@ -142,7 +146,7 @@ def _key(modulus: int) -> RSAPublicKey:
 def _by_region(
     certs: Iterable[Cert],
 ) -> dict[str | None, RSAPublicKey]:
-    """Give the one key of each region; None stands for no region."""
+    """Return the key of each region; None stands for no region."""
     found: dict[str | None, RSAPublicKey] = {}
     for region, key in certs:
         _require_name(region)
@@ -190,7 +194,7 @@ def _key_unknown(region: str) -> UsageError:
 
 
 def _merged(wanted: Iterable[Recipient]) -> tuple[Recipient, ...]:
-    """Make those with one name one; their keys must agree, or the name would stand for two."""
+    """Merge recipients of the same file name, whose keys must be the same."""
     found: dict[str, Recipient] = {}
     for new in wanted:
         old = found.setdefault(new.filename, new)

@@ -15,7 +15,8 @@ from bundlefs.base.errors import (
 )
 from bundlefs.base.spans import Span
 from bundlefs.codec.untar import Member, Run, read_member
-from bundlefs.keys.rsa import Passphrase, Secret
+from bundlefs.keys.files import Passphrase
+from bundlefs.keys.rsa import Secret
 from bundlefs.manifest.read import BundleManifest, find_manifest, read_manifest
 from bundlefs.state import file as statefile
 from bundlefs.state.index import Index

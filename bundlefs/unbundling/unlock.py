@@ -11,17 +11,14 @@ from enum import Enum
 from pathlib import Path
 
 from bundlefs.base.errors import BundleError, KeyFileError, SignatureError
-from bundlefs.keys.rsa import (
+from bundlefs.keys.files import (
     Passphrase,
     PrivateKey,
     PublicKey,
-    Secret,
     load_private_key,
     load_public_key,
-    same_key,
-    unwrap,
-    verify,
 )
+from bundlefs.keys.rsa import Secret, same_key, unwrap, verify
 from bundlefs.manifest.read import BundleManifest
 
 

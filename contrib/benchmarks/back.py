@@ -13,7 +13,8 @@ from typing import Self
 from images import dense
 from measure import Cost, Daemon, shell
 
-from bundlefs.keys.rsa import load_private_key, unwrap
+from bundlefs.keys.files import load_private_key
+from bundlefs.keys.rsa import unwrap
 from bundlefs.manifest.read import read_manifest
 
 _READS = 200

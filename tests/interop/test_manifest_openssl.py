@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from bundlefs.base.errors import KeyFileError
+from bundlefs.keys.files import load_private_key, load_public_key
 from bundlefs.keys.regions import recipients
-from bundlefs.keys.rsa import Secret, UserKeys, load_private_key, load_public_key, sign, wrap
+from bundlefs.keys.rsa import Secret, UserKeys, sign, wrap
 from bundlefs.manifest.write import Contents, Metadata, WrappedSecrets, render
 
 PASSPHRASE = "correct horse"  # noqa: S105  # protects keys that live for one test run

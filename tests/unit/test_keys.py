@@ -21,15 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from bundlefs.base.errors import KeyFileError
-from bundlefs.keys.rsa import (
-    Secret,
-    UserKeys,
-    load_private_key,
-    load_public_key,
-    same_key,
-    sign,
-    wrap,
-)
+from bundlefs.keys.files import load_private_key, load_public_key
+from bundlefs.keys.rsa import Secret, UserKeys, same_key, sign, wrap
 
 NOBODY = 65534
 SECRET = Secret(bytes(range(16)), bytes(range(0xF0, 0x100)))
@@ -120,7 +113,7 @@ def test_signature_is_rsa_sha1_of_fixed_width(key: RSAPrivateKey) -> None:
         key.public_key().verify(signature, b"texT", PKCS1v15(), algorithm)
 
 
-def test_without_files_both_keys_are_one_made_for_the_occasion() -> None:
+def test_without_files_both_keys_are_one_that_is_ephemeral() -> None:
     first, second = UserKeys.load(None, None), UserKeys.load(None, None)
     assert first.private.key_size == 2048
     assert same_key(first.public, first.private.public_key())
