@@ -1,15 +1,15 @@
 """Random access to a gzip stream, by points where inflating may start.
 
-`indexed_gzip` keeps access points (a bit offset and the 32 KiB before): of the
-libraries that do so it is the one whose memory does not grow with what is read
-or with how well it compresses (rapidgzip is twice as fast in the first pass, and
-took three times the memory of the stream's chunks). It makes its points as far
-as somebody reads, and they may be kept for the next time.
+`indexed_gzip` keeps access points: a bit offset, and the 32 KiB of content before it. Of the
+libraries that do so it is the one whose memory grows neither with what is read nor with how well
+that compresses (rapidgzip is twice as fast in the first pass, but took three times the memory of
+the stream's chunks). It makes its points as far as somebody reads, and they may be kept for the
+next time.
 
 Access points hold plain bytes of the image, so they are as private as a state.
 
-Concurrency: any thread may read. One lock around `indexed_gzip`; `Kept` sees to it that
-no chunk is inflated twice at a time.
+Concurrency: any thread may read. A lock guards `indexed_gzip`, and `Kept` sees to it that no
+chunk is inflated by two threads at once.
 """
 
 import io
@@ -31,7 +31,7 @@ _READ = 64 << 10
 _CACHE_SIZE = 64 << 20
 
 
-class Stream(Protocol):
+class GzipStream(Protocol):
     """A gzip stream by offset."""
 
     @property
@@ -43,14 +43,14 @@ class Stream(Protocol):
 
 
 class Chunks:
-    """Chunks of equal size, each made when it is first needed, the last ones used kept."""
+    """Chunks of equal size. Each is made when it is needed, and those used last are kept."""
 
     def __init__(self, size: int, make: Callable[[int], bytes]) -> None:
         self._size = size
         self._kept = Kept(_CACHE_SIZE // size, make)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Give up to `length` bytes at `offset`, fewer only where a chunk is short: the last."""
+        """Return up to `length` bytes at `offset`, fewer where a chunk is short, as the last is."""
         pieces = []
         for number, span in split(Span(offset, offset + length), self._size):
             chunk = self._kept.get(number)
@@ -67,12 +67,12 @@ class GzipPoints:
         stream: the gzip stream.
         damaged: makes the error of what is wrong with it.
         spacing: bytes of content between two points.
-        index: what `grown` gave at an earlier time.
+        index: what `grown` returned at an earlier time.
     """
 
     def __init__(
         self,
-        stream: Stream,
+        stream: GzipStream,
         damaged: Callable[[str], BundlefsError],
         spacing: int = SPACING,
         index: bytes | None = None,
@@ -101,11 +101,12 @@ class GzipPoints:
             )
 
     def read(self, offset: int, length: int) -> bytes:
-        """Give up to `length` bytes at `offset`, fewer only at the end of the content.
+        """Return up to `length` bytes at `offset`, fewer only at the end of the content.
 
         Raises:
-            BundlefsError: what `damaged` makes, or what reading the stream raised.
-            OSError: the same.
+            BundlefsError: the stream is damaged (the error is made by `damaged`), or reading it
+                raised one.
+            OSError: reading the stream raised one.
         """
         return self._chunks.read(offset, length)
 
@@ -135,7 +136,7 @@ class GzipPoints:
         return sum(1 for _ in self._file.seek_points())
 
     def grown(self) -> bytes | None:
-        """Give the points for the next time, or None if there are no more than there were."""
+        """Return the points for the next time, or None if there are no more than there were."""
         with self._lock:
             if self._points() <= self._known:
                 return None
@@ -144,7 +145,7 @@ class GzipPoints:
             return buffer.getvalue()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of the stream."""
         with self._lock:
             self._file.close()
 
@@ -153,17 +154,17 @@ class _AsFile(io.RawIOBase):
     """The gzip stream as the seekable file that `indexed_gzip` wants.
 
     Attributes:
-        error: what the last read that failed had to say, which its caller wraps or loses.
+        error: of the last read that failed; `indexed_gzip` wraps it, or loses it.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: GzipStream) -> None:
         super().__init__()
         self.error: BundlefsError | OSError | None = None
         self._stream = stream
         self._position = 0
 
     def forget(self) -> None:
-        """Begin anew: nothing has failed."""
+        """Forget the error of an earlier read."""
         self.error = None
 
     def readable(self) -> bool:

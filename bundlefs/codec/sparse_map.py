@@ -1,8 +1,8 @@
-"""A sparse map: which bytes of an image stand where in a tar stream. Compact and checked.
+"""A sparse map: which bytes of an image stand where in a tar stream. It is compact and checked.
 
 What may live here: the map as it is built, entry by entry, and as it is looked up. How a tar
-stream writes it down is for `untar`. Entries are untrusted: each is refused that is out of
-order or out of range, and their number is bounded.
+stream writes it down is for `untar`. Entries are untrusted: one that is out of order or out of
+range is refused, and their number is bounded.
 """
 
 from array import array
@@ -149,12 +149,12 @@ class Extents:
             )
 
     def runs(self, data_at: int) -> Runs:
-        """Give the runs, whose data starts at `data_at` of the stream."""
+        """Return the runs; their data starts at `data_at` of the stream."""
         return Runs(data_at, self._image_at, self._lengths, self._stream_at)
 
 
 def too_many() -> BundleError:
-    """Give the error for a map that memory is not spent on."""
+    """Return the error for a map that memory is not spent on."""
     return BundleError(
         f"the archive's sparse map has more than {MOST_EXTENTS} extents, and no more are read"
     )

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from bundlefs.base.errors import BundleError
 from bundlefs.base.spans import Span
-from bundlefs.codec.untar import LARGEST_IMAGE, Hole, Member, read_member, trailing_ok
+from bundlefs.codec.tar_headers import LARGEST_IMAGE
+from bundlefs.codec.untar import Hole, Member, read_member, trailing_ok
 from bundlefs.manifest.read import BundleManifest, parse_manifest
 
 CORPUS = Path(__file__).parent.parent / "corpus"

@@ -17,16 +17,8 @@ from bundlefs.base.errors import BundleError
 from bundlefs.base.spans import Span
 from bundlefs.codec.sparse_map import MOST_EXTENTS, Extents
 from bundlefs.codec.tar import FromImage, layout
-from bundlefs.codec.untar import (
-    LARGEST_IMAGE,
-    LONGEST_BODY,
-    MOST_HEADERS,
-    Hole,
-    Member,
-    Run,
-    read_member,
-    trailing_ok,
-)
+from bundlefs.codec.tar_headers import LARGEST_IMAGE, LONGEST_BODY, MOST_HEADERS
+from bundlefs.codec.untar import Hole, Member, Run, read_member, trailing_ok
 
 BLOCK = 512
 GIB = 1 << 30
