@@ -43,7 +43,7 @@ from bundlefs.bundling.stream import Maker, Plan, SealedStream, stored_stream_si
 from bundlefs.codec import tar
 from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
 from bundlefs.image.open import open_source
-from bundlefs.image.raw import Source
+from bundlefs.image.source import Source
 from bundlefs.image.watch import Watch
 from bundlefs.keys.regions import recipients
 from bundlefs.keys.rsa import UserKeys

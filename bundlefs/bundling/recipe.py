@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from bundlefs.base.errors import UsageError
 from bundlefs.codec.deflate import codec_for
 from bundlefs.codec.tar import NAME_LIMIT
-from bundlefs.image.raw import Source
+from bundlefs.image.source import Source
 from bundlefs.keys.regions import Recipient
 from bundlefs.keys.rsa import Secret, UserKeys, fingerprint, sign, wrap
 from bundlefs.manifest.write import Contents, Metadata, WrappedSecrets, render

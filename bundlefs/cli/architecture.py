@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from bundlefs.base.errors import BundlefsError, ImageError, UnknownArchitectureError, UsageError
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.image.look.architecture import Seen, seen
-from bundlefs.image.raw import Source
+from bundlefs.image.source import Source
 from bundlefs.manifest.write import KNOWN_ARCHITECTURES, Metadata, architecture
 
 log = logging.getLogger(__name__)

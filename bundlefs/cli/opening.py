@@ -12,7 +12,7 @@ from bundlefs.cli.streams import say
 from bundlefs.image.look.doubts import doubts
 from bundlefs.image.look.writers import writer
 from bundlefs.image.open import open_source, require_raw
-from bundlefs.image.raw import Source
+from bundlefs.image.source import Source
 from bundlefs.state.memory import State
 from bundlefs.state.open import open_file
 from bundlefs.state.places import default_path, points_path

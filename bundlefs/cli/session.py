@@ -29,7 +29,8 @@ from bundlefs.cli.opening import open_image, open_state, print_warning, warn_of_
 from bundlefs.fuse.mountpoint import check_mountpoint
 from bundlefs.fuse.session import Session, serve
 from bundlefs.fuse.shelf import Shelf
-from bundlefs.image.raw import Identity, Source
+from bundlefs.image.identity import Identity
+from bundlefs.image.source import Source
 from bundlefs.keys.rsa import Secret
 from bundlefs.manifest.read import BundleManifest
 from bundlefs.state.memory import State

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from bundlefs.base.errors import ImageChangedError, ImageError, InconsistentError
 from bundlefs.base.spans import Span
-from bundlefs.image.raw import Identity, Image
+from bundlefs.image.identity import Identity
+from bundlefs.image.raw import Image
 
 
 class Content(Protocol):

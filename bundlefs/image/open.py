@@ -30,7 +30,8 @@ from bundlefs.base.storage import Storage
 from bundlefs.image import foreign, forms, gzipped, qemu, spool, unpack
 from bundlefs.image.forms import Form
 from bundlefs.image.inside import Content, InsideImage
-from bundlefs.image.raw import Image, Source
+from bundlefs.image.raw import Image
+from bundlefs.image.source import Source
 
 __all__ = ["open_source", "require_raw"]
 

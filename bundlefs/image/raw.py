@@ -1,121 +1,28 @@
-"""The source: positional reads of an image, where its data lies, and proof that it is the same.
+"""A raw image: reads at an offset, where its data lies, and proof that it is still the same.
 
-The only module that touches the image. It knows nothing of what the bytes are for.
+Nothing here knows what the bytes are for. Other forms of images are read through this as well:
+it is the file that they are kept in.
 
 Concurrency: any number of threads may call `read` and `extents` at once. Every read names its
-offset (pread), so there is no seek pointer to share. Only the count of bytes read is mutable,
-and a lock guards it. Whoever opened the image closes it, after the last read.
+offset, so there is no seek pointer to share. Only the count of bytes read is mutable, and a lock
+guards it. Whoever opened the image closes it, after the last read.
 """
 
 import errno
 import os
 import stat
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from bundlefs.base.errors import ImageChangedError, ImageError
 from bundlefs.base.files import read_fully
 from bundlefs.base.spans import Span
 from bundlefs.base.storage import Storage
-
-_SECOND = 1_000_000_000
-# The kernel stamps files with a clock that ticks every 1 to 10 ms; double that to be safe.
-_TICK = 20_000_000
-# Some file systems keep whole seconds (ext4 with small inodes) or even ones alone (FAT).
-_COARSE_TICK = 2 * _SECOND
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What must stay as it is for the image to count as unchanged.
-
-    Attributes:
-        size: bytes.
-        mtime_ns: of the file, or for a block device of its node, in ns since 1970.
-        ctime_ns: same.
-        inode: of the file, or of the device node.
-        device: number of the file system's device.
-        is_block_device: if so, only its size is compared: a write to it leaves no trace in its
-            node's times.
-    """
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-    device: int
-    is_block_device: bool
-
-    @classmethod
-    def of(cls, descriptor: int) -> Self:
-        """Take the identity of an open file."""
-        status = os.fstat(descriptor)
-        block = stat.S_ISBLK(status.st_mode)
-        size = os.lseek(descriptor, 0, os.SEEK_END) if block else status.st_size
-        return cls(
-            size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev, block
-        )
-
-    def changes(self, now: "Identity") -> list[str]:
-        """Say in words what is different `now`; an empty list if nothing is.
-
-        The device number is left out: it may differ after a reboot, with the same file on it.
-        """
-        found = []
-        if now.is_block_device != self.is_block_device:
-            found.append("it was a file and is a block device, or the reverse")
-        if now.size != self.size:
-            found.append(f"size was {self.size} bytes, is {now.size}")
-        if self.is_block_device:
-            return found
-        if now.mtime_ns != self.mtime_ns:
-            found.append(f"mtime moved by {(now.mtime_ns - self.mtime_ns) / _SECOND:+.9f} s")
-        if now.ctime_ns != self.ctime_ns:
-            found.append(f"ctime moved by {(now.ctime_ns - self.ctime_ns) / _SECOND:+.9f} s")
-        if now.inode != self.inode:
-            found.append(f"inode was {self.inode}, is {now.inode}")
-        return found
-
-
-class Source(Protocol):
-    """An image as a bundle is made of it, whatever it is kept in. Thread-safe."""
-
-    @property
-    def path(self) -> Path:
-        """Give where it is, absolute."""
-
-    @property
-    def identity(self) -> Identity:
-        """Give what must stay as it is: the size is the image's own, the rest is its file's."""
-
-    @property
-    def size(self) -> int:
-        """Bytes, 1 or more."""
-
-    @property
-    def bytes_read(self) -> int:
-        """How many bytes of the image all reads together have given."""
-
-    def extents(self) -> tuple[Span, ...]:
-        """Give where the image has data, as `Image.extents` does."""
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Read exactly `length` bytes at `offset`, as `Image.read` does."""
-
-    def peek(self, offset: int, length: int) -> bytes:
-        """Look at bytes that are quickly reached, uncounted; fewer at the end of those."""
-
-    def require_unchanged(self) -> None:
-        """Compare with what it was on opening, as `Image.require_unchanged` does."""
-
-    def close(self) -> None:
-        """Let go of it; again does nothing."""
+from bundlefs.image.identity import Identity, settle
 
 
 class Image:
@@ -130,7 +37,7 @@ class Image:
         self.path = path
         self.identity = Identity.of(descriptor)
         self._descriptor = descriptor
-        # Where to look for another file that has taken its place, if it can be told.
+        # Where another file that takes its place would be found; None if that is not known.
         self._place = place
         self._storage = Storage.of(path)
         self._bytes_read = 0
@@ -180,16 +87,16 @@ class Image:
 
     @property
     def bytes_read(self) -> int:
-        """How many bytes all reads together have given."""
+        """How many bytes all reads together have returned."""
         return self._bytes_read
 
     def extents(self) -> tuple[Span, ...]:
-        """Give where the image has data: sorted, disjoint, none empty or touching the next.
+        """Return where the image has data: sorted, disjoint, none empty or touching the next.
 
-        All else reads as zeros. One extent over all for a block device; for a file system that
-        keeps no holes, Linux itself answers so [lseek(2)]. What a file system calls a hole may
-        differ from one call to the next though no byte does (allocated but unwritten space): ask
-        once for one bundle.
+        Everything else reads as zeros. For a block device it is one extent over all; for a file
+        system that keeps no holes, Linux itself answers so [lseek(2)]. What a file system calls a
+        hole may differ from one call to the next though no byte does (allocated but unwritten
+        space), so ask only once for one bundle.
 
         Raises:
             ImageChangedError: the image is not what was opened.
@@ -221,7 +128,7 @@ class Image:
         return data
 
     def peek(self, offset: int, length: int) -> bytes:
-        """Look at up to `length` bytes at `offset`, which are not for the bundle: uncounted.
+        """Return up to `length` bytes at `offset`, which are not for the bundle and not counted.
 
         Raises:
             OSError: the read failed.
@@ -229,7 +136,7 @@ class Image:
         return os.pread(self._descriptor, length, offset)
 
     def fileno(self) -> int:
-        """Give the descriptor, for a process that is to read the very same file."""
+        """Return the descriptor, for a process that is to read the very same file."""
         return self._descriptor
 
     def require_unchanged(self) -> None:
@@ -242,10 +149,10 @@ class Image:
             self._require_unchanged(["another file is in its place"] if self._is_replaced() else [])
 
     def _is_replaced(self) -> bool:
-        """Tell whether the path leads to another file: the one that is open need not show it.
+        """Return whether the path leads to another file, which the open one need not show.
 
-        A path that leads nowhere tells nothing: a file whose last name is gone has another ctime,
-        and a folder above it that was renamed, or may not be searched now, does no harm.
+        A path that leads nowhere tells nothing: a file whose last name was removed has another
+        ctime, and a folder above it that was renamed, or may not be searched now, does no harm.
         """
         if self._place is None or self.identity.is_block_device:
             return False
@@ -256,10 +163,10 @@ class Image:
         return not os.path.samestat(now, os.fstat(self._descriptor))
 
     def close(self) -> None:
-        """Close the image; again does nothing. A read after it fails with EBADF."""
+        """Close the image. Closing it again does nothing, and a later read fails with EBADF."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            # Some file systems tell of a failed transfer only now: each read has its own error.
+            # Some file systems report a failed transfer only now, but each read had its own error.
             with suppress(OSError):
                 os.close(descriptor)
 
@@ -309,7 +216,7 @@ def _require_usable_kind(path: Path, mode: int) -> None:
 
 
 def _place(path: Path) -> Path:
-    """Give the name to watch: a number in /proc may be that of another file soon."""
+    """Return the path to watch: a number in /proc may soon be that of another file."""
     by_number = str(path).startswith(("/proc/", "/dev/fd/", "/dev/std"))
     return Path(os.path.realpath(path)) if by_number else path
 
@@ -332,21 +239,3 @@ def _what_to_do(findings: list[str]) -> str:
             " it as a block device"
         )
     return advice
-
-
-def settle(identity: Identity) -> None:
-    """Wait until an edit of the file must show in its times, which is seldom and not for long."""
-    time.sleep(_settling_ns(identity, time.time_ns()) / _SECOND)
-
-
-def _settling_ns(identity: Identity, now_ns: int) -> int:
-    """Tell how long to wait until an edit of the image must show in its times, in ns.
-
-    A file's times come from a clock that ticks. If the last edit was in this very tick, one
-    more edit in it would leave the same times and the same size, and go unseen for good:
-    git calls such a file "racily clean". After the tick, every edit has a newer time.
-    """
-    newest = max(identity.mtime_ns, identity.ctime_ns)
-    tick = _TICK if newest % _SECOND else _COARSE_TICK
-    age = now_ns - newest
-    return tick - age if 0 <= age < tick and not identity.is_block_device else 0

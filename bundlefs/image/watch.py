@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from bundlefs.base.errors import ImageChangedError
 from bundlefs.base.threads import start_abandonable
-from bundlefs.image.raw import Source
+from bundlefs.image.source import Source
 
 _GLANCE_SECONDS = 1.0
 

@@ -24,7 +24,7 @@ from bundlefs.base.descriptors import Descriptors
 from bundlefs.base.errors import BundleChangedError, BundleError
 from bundlefs.base.files import read_fully
 from bundlefs.base.spans import Span, ceil_div
-from bundlefs.image.raw import Identity, settle
+from bundlefs.image.identity import Identity, settle
 
 log = logging.getLogger(__name__)
 

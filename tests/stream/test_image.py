@@ -19,7 +19,8 @@ import pytest
 
 from bundlefs.base.errors import ImageChangedError, ImageError
 from bundlefs.base.spans import Span
-from bundlefs.image.raw import Identity, Image, _settling_ns
+from bundlefs.image.identity import Identity, settling_ns
+from bundlefs.image.raw import Image
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -313,7 +314,7 @@ BASE = Identity(
     ],
 )
 def test_how_long_to_wait(identity: Identity, now_ns: int, wait_ns: int) -> None:
-    assert _settling_ns(identity, now_ns) == wait_ns
+    assert settling_ns(identity, now_ns) == wait_ns
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from bundlefs.base import descriptors as descriptors_module
 from bundlefs.base.descriptors import Descriptors
 from bundlefs.base.errors import BundleChangedError, BundleError
 from bundlefs.base.spans import Span
-from bundlefs.image.raw import Identity
+from bundlefs.image.identity import Identity
 from bundlefs.manifest.read import parse_manifest
 from bundlefs.unbundling import parts as parts_module
 from bundlefs.unbundling.part_file import RUN

@@ -22,7 +22,8 @@ from bundlefs.base.errors import ImageChangedError, ImageError, InconsistentErro
 from bundlefs.base.spans import Span
 from bundlefs.image import gzipped
 from bundlefs.image.open import open_source
-from bundlefs.image.raw import Image, Source
+from bundlefs.image.raw import Image
+from bundlefs.image.source import Source
 from tests.support import images, sources
 from tests.support.changes import CHANGES
 from tests.support.sources import SIZE, Originals

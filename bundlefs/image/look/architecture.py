@@ -18,7 +18,7 @@ from bundlefs.image.look.ext import Ext
 from bundlefs.image.look.fat import Fat
 from bundlefs.image.look.partitions import EFI, Table, table
 from bundlefs.image.look.window import Budget, UnreadableError, Window
-from bundlefs.image.raw import Source
+from bundlefs.image.source import Source
 
 _ROOTS = {
     UUID(text): name

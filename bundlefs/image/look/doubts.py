@@ -5,7 +5,7 @@ import struct
 from bundlefs.image.look.ext import Ext
 from bundlefs.image.look.partitions import table
 from bundlefs.image.look.window import Budget, UnreadableError, Window
-from bundlefs.image.raw import Source
+from bundlefs.image.source import Source
 
 _SECTOR = 512
 
