@@ -1,1 +1,1 @@
-"""An image in whatever form it is, as something to read at an offset."""
+"""An image, in whatever form it is kept, as something to read at an offset."""

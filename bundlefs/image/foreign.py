@@ -1,6 +1,6 @@
-"""What is certainly no raw disk, and cannot be read here: each by its signature, in one table.
+"""What is certainly no raw disk and cannot be read here: each has its signature in one table.
 
-A raw disk may begin with any code at all, and must never be refused for it. So each entry has a
+A raw disk may begin with any code at all, and must never be refused for it. So an entry has a
 signature that no disk has by chance, at the one place where it belongs. A file system without a
 partition table (ext4, XFS, squashfs, ISO 9660) is a raw disk like any other.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from bundlefs.base.errors import FormError
 
 TAIL_SIZE = 512
-"""Bytes at the end that all signatures there lie within."""
+"""Bytes at the end of a file within which all signatures there lie."""
 
 _QEMU = "make a raw image of it: qemu-img convert -f {} -O raw %s disk.raw"
 _UNPACK = "unpack it ({}), and give the image that is in it"
@@ -23,9 +23,13 @@ _GET = "get the image itself"
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """Something that is no raw disk: what it is, what to do, and how it is known.
+    """Something that is no raw disk.
 
-    `remedy` has %s for the path; a negative `offset` counts from the end.
+    Attributes:
+        name: what it is, in words.
+        remedy: what to do with it; %s stands for the path.
+        pattern: its signature.
+        offset: where that stands; a negative one counts from the end.
     """
 
     name: str
@@ -34,13 +38,13 @@ class Foreign:
     offset: int = 0
 
     def matches(self, head: bytes, tail: bytes) -> bool:
-        """Tell whether what begins with `head` and ends with `tail` is this."""
+        """Return whether what begins with `head` and ends with `tail` is this."""
         if self.offset >= 0:
             return self.pattern.match(head, self.offset) is not None
         return len(tail) >= -self.offset and bool(self.pattern.match(tail, self.offset + len(tail)))
 
     def refusal(self, path: Path) -> str:
-        """Say what it is and what to do."""
+        """Return what it is and what to do."""
         return f"{self.name}, not a raw image: {self.remedy.replace('%s', shlex.quote(str(path)))}"
 
 
@@ -87,7 +91,7 @@ TABLE = (
         rb"\xbe\xba\xfe\xca\x00{4}\x01\x00{3}\x02\x00{3}",
     ),
     _other("a Proxmox backup (VMA)", "extract the disk in it: vma extract %s", rb"VMA\x00{4}\x01"),
-    # Images of disks that are no disks.
+    # Other formats of disk images.
     _other(
         "an Android sparse image",
         "make a raw image of it: simg2img %s disk.raw",
@@ -137,7 +141,7 @@ TABLE = (
     _packed("a .Z file", "gunzip -c <%s >disk.raw", rb"\x1f\x9d[\x89-\x90]"),
     _packed("an lrzip file", "lrzip -d %s", rb"LRZI\x00[\x00-\x0f]"),
     _packed("a snappy file", "snzip -dc %s >disk.raw", rb"\xff\x06\x00\x00sNaPpY"),
-    # What is written instead of an image.
+    # What is found in place of an image.
     _other(
         "a bundle's manifest",
         "bundlefs open %s MOUNTPOINT shows the image that is in the bundle",
@@ -165,18 +169,21 @@ _PART = re.compile(r"(.+)\.part\.[0-9]+")
 
 
 def find(head: bytes, tail: bytes) -> Foreign | None:
-    """Tell what it is that begins with `head` and ends with `tail`, or give None.
+    """Return what it is that begins with `head` and ends with `tail`, or None if nothing known.
 
     Args:
-        head: the first `forms.HEAD_SIZE` bytes, or all there are.
-        tail: the last `TAIL_SIZE` bytes, or all there are; empty if they are not known.
+        head: the first `forms.HEAD_SIZE` bytes, or all of them.
+        tail: the last `TAIL_SIZE` bytes, or all of them; empty if they are not known.
     """
     known = next((one for one in TABLE if one.matches(head, tail)), None)
     return known or _tar(head)
 
 
 def _tar(head: bytes) -> Foreign | None:
-    """Tell a tar archive by the checksum of its first header, which all kinds of tar have."""
+    """Recognise a tar archive by the checksum of its first header, which all kinds of tar have.
+
+    It is the sum of the header's bytes in octal; the checksum itself counts as eight blanks.
+    """
     text = head[_CHECKSUM].strip(b" \0")
     if not re.fullmatch(rb"[0-7]{1,7}", text):
         return None
@@ -186,7 +193,7 @@ def _tar(head: bytes) -> Foreign | None:
 
 
 def inside(path: Path, packed: str, name: str) -> FormError:
-    """Make the error of what is inside a file of another form and is no disk."""
+    """Return the error for a file of another form with something inside that is no disk."""
     return FormError(
         f"image {path}: inside the {packed} file is {name}, not a raw image: unpack it first, and"
         " give the image that is in it"
@@ -194,7 +201,7 @@ def inside(path: Path, packed: str, name: str) -> FormError:
 
 
 def bundle_of(path: Path) -> Path | None:
-    """Give the manifest of the bundle that a file is a part of, by name; None if it is none."""
+    """Return the manifest of the bundle that a file is a part of, by its name, or None."""
     found = _PART.fullmatch(path.name)
     if found is None:
         return None
@@ -202,6 +209,6 @@ def bundle_of(path: Path) -> Path | None:
     manifest = path.with_name(f"{prefix}.manifest.xml")
     if manifest.is_file():
         return manifest
-    # One of a region [regions.py].
+    # That of a region has the region in its name [keys/regions.py].
     others = sorted(path.parent.glob(f"{glob.escape(prefix)}.*.manifest.xml"))
     return others[0] if others else None

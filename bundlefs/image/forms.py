@@ -1,9 +1,9 @@
-"""What a file is, by its first bytes."""
+"""The forms that an image can have, and how they are recognised: by its first bytes."""
 
 from enum import Enum
 
 HEAD_SIZE = 512
-"""Bytes that all signatures lie within."""
+"""Bytes within which all signatures lie."""
 
 
 class Form(Enum):
@@ -20,8 +20,8 @@ class Form(Enum):
     VDI = "vdi"
 
 
-# Where the signature lies and what it is. Those of gzip and bzip2 are short, so the byte behind
-# them that can have one value alone counts as well. bzip2's own begins a block, or the end of an
+# Where a signature stands, and what it is. Those of gzip and bzip2 are short, so what must follow
+# them counts as well: the only method of gzip, and the begin of a bzip2 block, or of the end of an
 # empty file. [RFC 1952 2.3.1; bzip2's decompress.c; xz-file-format 2.1.1.1; RFC 8878 3.1.1;
 # qemu's docs/interop/qcow2.txt; block/vmdk.c; block/vdi.c]
 _SIGNATURES = (
@@ -47,7 +47,7 @@ _COMMANDS = {
 
 
 def of(head: bytes) -> Form:
-    """Tell the form of what begins with `head`, the first `HEAD_SIZE` bytes or all there are."""
+    """Return the form of what begins with `head`, its first `HEAD_SIZE` bytes or all of them."""
     for form, offset, signature in _SIGNATURES:
         if head.startswith(signature, offset):
             return form
@@ -55,5 +55,5 @@ def of(head: bytes) -> Form:
 
 
 def command(form: Form, path: str) -> str:
-    """Give the command that makes a raw image of a file or device in this form."""
+    """Return the command that makes a raw image of a file or device in this form."""
     return _COMMANDS.get(form, "qemu-img convert -O raw {} disk.raw").format(path)

@@ -1,11 +1,11 @@
 """The image in a gzip file, by access points and without a copy.
 
-The size that a gzip file states is modulo 4 GiB and of its last member, so one
-pass finds it. The points are made as the image is read, one at least every
-4 MiB of it; for a large image they lie further apart, so that they take 128 MiB
-of memory at most, however much a small file unpacks to.
+The size that a gzip file states is that of its last member, modulo 4 GiB, so one pass over the
+file finds the size. The points are made as the image is read, one for each 4 MiB of it; in a
+large image they lie further apart, so that they take 128 MiB of memory at most (4,096 points of
+32 KiB), however much a small file unpacks to.
 
-Size and points are kept, with the identity of the file they are of.
+Size and points are kept, with the identity of the file that they are of.
 """
 
 import hashlib
@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 
 _MOST_POINTS = 4096
 _HEADER = struct.Struct("<32sQQ")
-"""SHA-256 of the identity of the file, size of the image, bytes of the file that are its data."""
+"""SHA-256 of the file's identity, size of the image, bytes of the file that are gzip data."""
 _FORMAT = 2
 
 NEAR = SPACING
-"""Bytes of an image that are reached without inflating much."""
+"""Bytes at the start of an image that are reached without inflating much."""
 
 
 class GzippedImage:
@@ -52,7 +52,7 @@ class GzippedImage:
         self._closed = False
 
     def extents(self) -> tuple[Span, ...]:
-        """Give one over all: where zeros are is not known before they are read."""
+        """Return one extent over all: where zeros are is not known before they are read."""
         return (Span(0, self.size),)
 
     def read(self, offset: int, length: int) -> bytes:
@@ -67,7 +67,7 @@ class GzippedImage:
         return data
 
     def close(self) -> None:
-        """Keep what is known now, and let go of it; again does nothing."""
+        """Keep size and points, and let go of the file. Closing it again does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -91,7 +91,7 @@ class GzippedImage:
 
 
 class _Spans:
-    """The file as `GzipPoints` reads it, without what is behind its data."""
+    """The file as `GzipPoints` reads it, without what stands behind its gzip data."""
 
     def __init__(self, file: Image, end: int) -> None:
         self._file = file
@@ -102,7 +102,7 @@ class _Spans:
 
 
 def _tag(file: Image) -> bytes:
-    """Name a file as it is now; its device's number may be another after a reboot."""
+    """Return a digest of the file's identity but for its device, whose number changes at a boot."""
     about = (_FORMAT, replace(file.identity, device=0))
     return hashlib.sha256(repr(about).encode()).digest()
 
@@ -125,7 +125,7 @@ def _count(file: Image) -> tuple[int, int]:
         raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error
     if not size:
         raise ImageError(f"image {file.path}: the gzip file is empty inside (0 bytes)")
-    # Before anything is kept, since the next time nobody sees the end.
+    # This comes before anything is kept, since the next time nobody sees the end.
     if found := foreign.find(b"", tail):
         raise foreign.inside(file.path, Form.GZIP.value, found.name)
     log.info("%s: %d bytes inside, in %.1f s", file.path, size, time.monotonic() - start)

@@ -1,6 +1,7 @@
 """An image inside a file: the content by offset, and the file that must stay as it is.
 
-Concurrency: any number of threads may read; only the count of bytes is mutable, under a lock.
+Concurrency: any number of threads may read. Only the count of bytes is mutable, and a lock
+guards it.
 """
 
 import threading
@@ -22,13 +23,13 @@ class Content(Protocol):
         """Bytes, 1 or more."""
 
     def extents(self) -> tuple[Span, ...]:
-        """Give where there is data: sorted, disjoint, none empty or touching the next."""
+        """Return where there is data: sorted, disjoint, none empty or touching the next."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Read exactly `length` bytes at `offset`."""
 
     def close(self) -> None:
-        """Let go of it; again does nothing."""
+        """Let go of it. Closing it again does nothing."""
 
 
 class InsideImage:
@@ -50,21 +51,21 @@ class InsideImage:
 
     @property
     def path(self) -> Path:
-        """Give the path of the file."""
+        """Path of the file."""
         return self._file.path
 
     @property
     def size(self) -> int:
-        """Give the bytes of the image inside."""
+        """Bytes of the image inside."""
         return self.identity.size
 
     @property
     def bytes_read(self) -> int:
-        """How many bytes of the image all reads together have given."""
+        """How many bytes of the image all reads together have returned."""
         return self._bytes_read
 
     def extents(self) -> tuple[Span, ...]:
-        """Give where the image has data.
+        """Return where the image has data.
 
         Raises:
             ImageChangedError: the file is not what was opened.
@@ -79,7 +80,7 @@ class InsideImage:
 
         Raises:
             ImageChangedError: the file is not what was opened.
-            InconsistentError: it unpacks to something else than it did before.
+            InconsistentError: it does not unpack to what it did before.
             OSError: the read failed.
         """
         data = self._checked_read(offset, length)
@@ -88,11 +89,11 @@ class InsideImage:
         return data
 
     def peek(self, offset: int, length: int) -> bytes:
-        """Look at up to `length` bytes at `offset`, fewer where it would take long; uncounted.
+        """Return up to `length` bytes at `offset`, as far as they are quickly reached; uncounted.
 
         Raises:
             OSError: the read failed.
-            BundlefsError: as of `read`.
+            BundlefsError: as `read`.
         """
         length = min(length, max(self._near - offset, 0))
         return self._checked_read(offset, length) if length else b""
@@ -107,7 +108,7 @@ class InsideImage:
             self._file.require_unchanged()
             raise InconsistentError(str(error)) from error
         except OSError:
-            # qemu says of a file that was cut off that it cannot be read.
+            # For a file that was cut off, qemu reports that it cannot be read.
             self._file.require_unchanged()
             raise
         self._file.require_unchanged()
@@ -122,6 +123,6 @@ class InsideImage:
         self._file.require_unchanged()
 
     def close(self) -> None:
-        """Close content and file; again does nothing."""
+        """Close content and file. Closing them again does nothing."""
         self._content.close()
         self._file.close()

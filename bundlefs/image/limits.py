@@ -1,7 +1,7 @@
-"""How much memory a compressed file may ask for, and what is said of one that asks for more.
+"""How much memory a compressed file may ask for, and the error for one that asks for more.
 
-Such a file is not damaged: its own tool unpacks it, told to. The value is in the
-file's header, which is read for the sake of the message alone.
+Such a file is not damaged: its own tool unpacks it if it is told to. The memory that it asks for
+stands in its header, which is read for the sake of the message alone.
 """
 
 import lzma
@@ -18,7 +18,7 @@ else:
 
 XZ_MEMORY = 256 << 20
 HEAD = 1024
-"""Bytes of a member that its header lies within."""
+"""Bytes of a member within which its header lies."""
 
 _ZSTD_WINDOW = 128 << 20
 """What libzstd takes unless told otherwise [zstd.h, ZSTD_WINDOWLOG_LIMIT_DEFAULT]."""
@@ -30,14 +30,14 @@ _FULL_DICTIONARY = 40
 
 
 def is_limit(error: BaseException) -> bool:
-    """Tell whether a decoder refused for the memory that it would take."""
+    """Return whether a decoder refused because of the memory that it would take."""
     if isinstance(error, lzma.LZMAError):
         return "Memory usage limit" in str(error)
     return isinstance(error, zstd.ZstdError) and "too much memory" in str(error)
 
 
 def explained(path: Path, form: Form, head: bytes, error: BaseException) -> str:
-    """Say which limit a member that begins with `head` is beyond, and what to do."""
+    """Return which limit a member that begins with `head` exceeds, and what to do."""
     file = shlex.quote(str(path))
     if form is Form.XZ:
         asked, size, most = "a dictionary", dictionary_size(head), XZ_MEMORY
@@ -53,7 +53,11 @@ def explained(path: Path, form: Form, head: bytes, error: BaseException) -> str:
 
 
 def window_size(head: bytes) -> int | None:
-    """Return the bytes of a zstd frame's window [RFC 8878 3.1.1.1], None if it is not told."""
+    """Return the size of a zstd frame's window in bytes, or None if its header does not tell it.
+
+    The descriptor says which fields the header has. With a window byte the size is a power of two
+    and eighths of it; in a single segment it is the content's size. [RFC 8878 3.1.1.1]
+    """
     if len(head) < 18:  # noqa: PLR2004  # the longest header
         return None
     descriptor, window = head[4], head[5]
@@ -67,9 +71,10 @@ def window_size(head: bytes) -> int | None:
 
 
 def dictionary_size(head: bytes) -> int | None:
-    """Return the bytes of the dictionary of an xz stream's first block, None if it is not told.
+    """Return the size of the dictionary of an xz stream's first block, None if it is not told.
 
-    [xz-file-format 3.1, 5.3.1]
+    It is in the properties of the LZMA2 filter, one byte: 2^n or 3 * 2^(n-1) bytes, or 4 GiB - 1
+    for the last value. [xz-file-format 3.1, 5.3.1]
     """
     try:
         return _dictionary_size(head)
@@ -80,7 +85,7 @@ def dictionary_size(head: bytes) -> int | None:
 def _dictionary_size(head: bytes) -> int | None:
     flags = head[_STREAM_HEADER + 1]
     position = _STREAM_HEADER + 2
-    # The sizes of the block come first, where they are told.
+    # The sizes of the block come first, if it states them.
     for flag in (0x40, 0x80):
         if flags & flag:
             _, position = _number(head, position)

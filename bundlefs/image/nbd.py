@@ -1,9 +1,9 @@
-"""A client of the network block device protocol that reads, and nothing else.
+"""A client of the network block device protocol that can read and do nothing else.
 
-Just what `qemu-nbd` on this machine needs: the fixed newstyle handshake and
-simple replies. [NetworkBlockDevice/nbd, doc/proto.md]
+It has just what `qemu-nbd` on this machine needs: the fixed newstyle handshake and simple replies.
+[NetworkBlockDevice/nbd, doc/proto.md]
 
-Concurrency: a connection serves one reader at a time; a disk has several.
+Concurrency: a connection serves one reader at a time, and a disk has several connections.
 """
 
 import errno
@@ -27,7 +27,7 @@ _FIXED_NEWSTYLE_NO_ZEROES = 3
 _EXPORT_NAME = 1
 _READ, _DISCONNECT = 0, 2
 _LONGEST = 16 << 20
-"""A server need not serve more at once than 32 MiB."""
+"""Bytes of a request; a server need not serve one of more than 32 MiB."""
 
 
 class Connection:
@@ -37,7 +37,7 @@ class Connection:
         size: of the export, in bytes.
 
     Raises:
-        OSError: the server ended, or speaks another protocol.
+        OSError: the server has ended, or speaks another protocol.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -84,7 +84,7 @@ class Connection:
         return bytes(data)
 
     def close(self) -> None:
-        """Say so, and close; again does nothing."""
+        """Tell the server, and close. Closing it again does nothing."""
         with suppress(OSError):
             self._socket.sendall(_REQUEST.pack(_REQUEST_MAGIC, 0, _DISCONNECT, 0, 0, 0))
         self._socket.close()

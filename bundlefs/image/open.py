@@ -1,23 +1,22 @@
-"""Images that are not raw: compressed, or in a virtual machine's format.
+"""Opens an image in whatever form it is: raw, compressed, or in a virtual machine's format.
 
-`open_source` looks at the first bytes of the file, never at its name, and gives
-something that reads as the raw image does. How:
+`open_source` looks at the first bytes of the file, never at its name, and returns something that
+reads as the raw image does:
 
-- gzip: random access by `indexed_gzip`'s access points, without a copy. The size
-  takes one pass, which also proves the file whole; size and points are kept for
-  the next mount.
-- bzip2, xz, zstd: unpacked once into a file without a name. Libraries have random
-  access to their blocks and frames, but the common file, from `xz` or `zstd`
-  without options, is of one block, and could only be read from its start again
-  and again. So there is one way for all, by decoders of the standard library.
-- qcow2, vmdk, vdi: `qemu-nbd` serves the disk inside at a socket, without a copy.
+- raw: the file itself (`raw`).
+- gzip: random access by `indexed_gzip`'s access points, without a copy (`gzipped`). One pass
+  finds the size and proves the file whole; size and points are kept for the next mount.
+- bzip2, xz, zstd: unpacked once into a file without a name (`spool`). Libraries have random
+  access to their blocks and frames, but the usual file, made by `xz` or `zstd` without options,
+  has one block, and could only be read from its start again and again. So all three are read in
+  one way, by decoders of the standard library.
+- qcow2, vmdk, vdi: `qemu-nbd` serves the disk inside at a socket, without a copy (`qemu`).
 
-What is known not to be a disk (`foreign`) is refused by its name, in a file, on a
-device, or inside one of the above: a bundle of it could not be launched.
+What is known not to be a disk (`foreign`) is refused by its name, in a file, on a device, or
+inside one of the above: a bundle of it could not be launched.
 
-What must not change is the file that was opened: each read compares, as with a
-raw image. On a block device nothing tells of a write, so it is taken as raw or
-not at all.
+The file that was opened must not change: each read compares it, as it does with a raw image. A
+write to a block device leaves no trace, so a device is taken as raw or not at all.
 """
 
 import os
@@ -49,9 +48,9 @@ def open_source(
     Args:
         path: the file, or a block device.
         raw: take it as it is, whatever its first bytes look like.
-        spool_dir: where to unpack what has to be unpacked; by default $TMPDIR, else /var/tmp.
-        kept: a private file for what a compressed file's next mount is to know.
-        descriptor: the file, opened by the caller, who may close it; `path` only names it then.
+        spool_dir: where to unpack what has to be unpacked; by default $TMPDIR, or /var/tmp.
+        kept: a private file that keeps what the next mount of a gzip file needs to know.
+        descriptor: the file, opened by the caller, who may close it; then `path` only names it.
 
     Raises:
         FormError: it is in a form that is not read, or damaged.
@@ -68,7 +67,7 @@ def open_source(
 
 
 def require_raw(head: bytes, where: str = "standard input") -> None:
-    """Refuse what comes through a pipe, and begins with `head`, if it is known to be no disk.
+    """Refuse what comes through a pipe and begins with `head`, unless it may be a raw disk.
 
     Raises:
         FormError: it is not raw, and a pipe can be read in no other form.
@@ -87,7 +86,7 @@ def _form(file: Image) -> Form:
             f" {shlex.quote(str(manifest))} MOUNTPOINT shows the image that is in it"
         )
     try:
-        # Not by `read`: the image's counter is of what is bundled.
+        # Not by `read`, which counts what is bundled.
         with Storage.of(file.path).asked():
             head = os.pread(file.fileno(), forms.HEAD_SIZE, 0)
             tail = _tail(file)
@@ -102,7 +101,7 @@ def _form(file: Image) -> Form:
 
 
 def _tail(file: Image) -> bytes:
-    """Give the end of a file; nothing where the disk has a fault, which is for who reads it."""
+    """Return the end of a file, or nothing where the disk has a fault: its reader hears of that."""
     with suppress(OSError):
         return os.pread(file.fileno(), foreign.TAIL_SIZE, max(file.size - foreign.TAIL_SIZE, 0))
     return b""
@@ -119,7 +118,7 @@ def _inside(file: Image, form: Form, spool_dir: Path | None, kept: Path | None) 
     content = _content(file, form, spool_dir or spool.default_folder(), kept)
     try:
         _require_disk(file, form, content)
-        # With the access points that were kept all would be near, and another time it would not.
+        # With access points that were kept all would be near, and without them it would not.
         return InsideImage(file, content, gzipped.NEAR if form is Form.GZIP else None)
     except BaseException:
         content.close()
@@ -135,11 +134,11 @@ def _content(file: Image, form: Form, folder: Path, kept: Path | None) -> Conten
 
 
 def _require_disk(file: Image, form: Form, content: Content) -> None:
-    """Refuse what would come out as a bundle of a file that is no disk."""
+    """Refuse a file inside which there is no disk."""
     length = min(content.size, forms.HEAD_SIZE)
     try:
         head = content.read(0, length)
-        # The end of a gzip file is far to reach, and `GzippedImage` has seen it.
+        # The end of a gzip file takes long to reach, and `GzippedImage` has looked at it.
         tail = b"" if form is Form.GZIP else content.read(content.size - length, length)
     except OSError as error:
         raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error

@@ -1,14 +1,13 @@
-"""Virtual machines' disk formats, by qemu's own tools.
+"""Virtual machines' disk formats, read by qemu's own tools.
 
-`qemu-nbd` opens the very file that was opened here, by its descriptor, and serves
-the disk in it to a few connections of this process. It ends with the last of
-them, and is killed with its parent besides, so that nothing outlasts a mount,
-however it ends. Nothing is mounted, and its socket's name is gone at once.
+`qemu-nbd` opens the very file that was opened here, by its descriptor, and serves the disk in it
+to a few connections of this process. It ends with the last of them, and it is killed when its
+parent ends, so that nothing outlasts a mount, however that ends. Nothing is mounted, and the name
+of its socket is removed at once.
 
-An image may come from anybody, and these formats can name other files to read
-from. Whatever names one is refused: its bytes would go into the bundle, and a
-change of them would not be seen. Where a file is cut short qemu reads zeros, so
-its own check of the image comes first.
+An image may come from anybody, and these formats can name other files to read from. An image that
+names one is refused: the file's bytes would go into the bundle, and a change of them would not be
+seen. Where an image is cut short qemu reads zeros, so its own check of the image comes first.
 """
 
 import json
@@ -32,7 +31,7 @@ _CONNECTIONS = 4
 _START_SECONDS = 20
 _END_SECONDS = 5
 _MAP_SIZE = 32 << 20
-"""Bytes of the list of extents; a longer one is of a disk that is made to be so."""
+"""Bytes of the list of extents; only a disk that was made to have a longer one has it."""
 
 _LONGEST_MESSAGE = 64 << 10
 _SOUND = (0, 3)
@@ -96,7 +95,7 @@ def _require_whole_qcow2(file: Image) -> None:
 
 
 def _require_whole_vmdk(file: Image) -> None:
-    """Refuse what has a parent, or no disk of its own [VMware's Virtual Disk Format 1.1]."""
+    """Refuse an image with a parent or without a disk [VMware's Virtual Disk Format 1.1]."""
     _, _, _, capacity, _, text_sector, text_sectors = _VMDK.unpack(_head(file, _VMDK.size))
     if not capacity:
         raise _not_alone(file, Form.VMDK, "only describes a disk that is in other files")
@@ -107,7 +106,10 @@ def _require_whole_vmdk(file: Image) -> None:
 
 
 def _require_whole_vdi(file: Image) -> None:
-    """Refuse what is cut short, which qemu's own check passes over [qemu's block/vdi.c]."""
+    """Refuse an image that is cut short, which qemu's check overlooks [qemu's block/vdi.c].
+
+    The header says where the data begins, how large a block is, and how many are allocated.
+    """
     data, block, allocated = _VDI.unpack_from(_head(file, _SECTOR), _VDI_FIELDS)
     if data + block * allocated > file.size:
         raise ImageError(
@@ -117,7 +119,7 @@ def _require_whole_vdi(file: Image) -> None:
 
 
 def _head(file: Image, length: int) -> bytes:
-    """Give the first bytes, zeros where the file is shorter: qemu then says what is wrong."""
+    """Return the first bytes, zeros where the file is shorter: qemu then says what is wrong."""
     return file.read(0, min(length, file.size)).ljust(length, b"\0")
 
 
@@ -165,7 +167,7 @@ class QemuImage:
         return self._disk.read(offset, length)
 
     def extents(self) -> tuple[Span, ...]:
-        """Give where there is data, as `qemu-img map` tells it; if it tells too much, all."""
+        """Return where there is data, as `qemu-img map` lists it; all, if the list is too long."""
         words = ["qemu-img", "map", "--output=json", _location(self._file, self._form)]
         with subprocess.Popen(  # noqa: S603  # no shell, and no text of the image's
             words,
@@ -183,7 +185,7 @@ class QemuImage:
         return _data_spans(json.loads(data), self.size)
 
     def close(self) -> None:
-        """End the server; again does nothing."""
+        """End the server. Closing it again does nothing."""
         self._stack.close()
 
 
@@ -201,7 +203,7 @@ def _data_spans(entries: list[dict[str, Any]], size: int) -> tuple[Span, ...]:
 
 
 def _location(file: Image, form: Form) -> str:
-    """Name the open file to qemu, with its format: nothing is to be guessed or followed."""
+    """Return the open file and its format as qemu is told: it must guess and follow nothing."""
     place: dict[str, Any] = {
         "driver": form.value,
         "read-only": True,
@@ -210,7 +212,7 @@ def _location(file: Image, form: Form) -> str:
             "filename": f"/proc/self/fd/{file.fileno()}",
         },
     }
-    if form is not Form.VDI:  # which cannot have one
+    if form is not Form.VDI:  # VDI cannot have a backing file
         place["backing"] = None
     return f"json:{json.dumps(place)}"
 
@@ -245,7 +247,7 @@ class _Server:
             stdout=subprocess.DEVNULL,
             stderr=messages,
             pass_fds=[self._file.fileno()],
-            # Ctrl-C is for the mount, which reads on until it is unmounted.
+            # Ctrl-C is meant for the mount, which reads on until it is unmounted.
             start_new_session=True,
         )
 
@@ -288,5 +290,5 @@ def _connection(path: Path) -> Connection:
 def _first_line(messages: IO[bytes]) -> str:
     messages.seek(0)
     lines = messages.read(_LONGEST_MESSAGE).decode("utf-8", "replace").strip().splitlines()
-    # It repeats what it was told to open, which means nothing to the user.
+    # The line repeats what qemu was told to open, which means nothing to the user.
     return lines[0].rpartition("}': ")[2] if lines else "nothing"

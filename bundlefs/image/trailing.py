@@ -1,8 +1,8 @@
-"""What is behind the compressed data of a file: another member, a damaged one, or nothing of it.
+"""What stands behind the compressed data of a file: a member, a damaged member, or something else.
 
-gunzip and bunzip2 leave out what does not begin as a member does, so that a member
-with one wrong byte in its first bytes is left out too, and the image comes out cut
-short. So whatever resembles a member is taken for a damaged one here.
+gunzip and bunzip2 leave out what does not begin as a member does. So they leave out a member with
+one wrong byte at its start, too, and the image comes out cut short. Here, whatever resembles a
+member is taken for a damaged one.
 """
 
 import re
@@ -10,20 +10,20 @@ import re
 from bundlefs.image.forms import Form
 
 MOST = 1 << 20
-"""Bytes; what vendors append to images (signatures, metadata) is far smaller."""
+"""Bytes that may be left out; what vendors append (signatures, metadata) is far smaller."""
 
 _STARTS = {Form.GZIP: b"\x1f\x8b\x08", Form.BZIP2: b"BZh"}
 _BLOCK = slice(4, 10)
 _OF_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")
-"""What bzip2 begins a block with, and the end of a member."""
+"""What a block of bzip2 begins with, and what the end of a member begins with."""
 
 
 def why_not_ignored(found: bytes, length: int, form: Form) -> str | None:
-    """Tell why what is no member must not be left out, or return None.
+    """Return why what stands there must not be left out, or None if it may be.
 
     Args:
-        found: the first `MOST` bytes of it, or all there are.
-        length: bytes of all of it.
+        found: the first `MOST` bytes of it, or all of them.
+        length: how many bytes it has.
         form: gzip or bzip2.
     """
     start = _STARTS[form]

@@ -1,7 +1,7 @@
-"""Whether an image is still what it was: a comparison that is waited for, and one that is not.
+"""Whether an image is still what it was: compared at once, or in a thread that nobody waits for.
 
-Concurrency: any thread may ask. A comparison can hang as long as the image's storage does, so
-of those that nobody has to wait for at most one is under way; `_lock` guards which.
+Concurrency: any thread may ask. A comparison can hang as long as the image's storage does, so at
+most one is under way in a thread; `_lock` guards which one.
 """
 
 import threading
@@ -18,7 +18,7 @@ _GLANCE_SECONDS = 1.0
 
 
 class Watch:
-    """Compares an image with what it was on opening; `fail` hears of any difference first."""
+    """Compares an image with what it was on opening; `fail` is told of any difference first."""
 
     def __init__(self, image: Source, fail: Callable[[BaseException], None]) -> None:
         self._image = image
@@ -28,11 +28,11 @@ class Watch:
         self._glanced = 0.0
 
     def check(self) -> None:
-        """Compare, and wait for it.
+        """Compare now.
 
         Raises:
             ImageChangedError: the image is another.
-            OSError: it cannot be told; it is the file system's own error.
+            OSError: the file system cannot say; it is its own error.
         """
         try:
             self._image.require_unchanged()
@@ -41,7 +41,7 @@ class Watch:
             raise
 
     def look(self) -> Future[None]:
-        """Compare in a thread; the future is done when `fail` has heard of what was found."""
+        """Compare in a thread; the future is done once `fail` was told of what was found."""
         with self._lock:
             if self._looking is None:
                 self._looking = Future()
@@ -57,7 +57,7 @@ class Watch:
             looking.set_result(None)
 
     def glance(self) -> None:
-        """Look, if the last glance was some time ago; to be called as often as one likes."""
+        """Look unless the last glance was a moment ago; it may be called as often as one likes."""
         now = time.monotonic()
         if now - self._glanced >= _GLANCE_SECONDS:
             self._glanced = now

