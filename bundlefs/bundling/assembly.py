@@ -23,7 +23,7 @@ from bundlefs.base.threads import closed_in_time
 from bundlefs.base.workers import Workers
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.store import BlockStore
-from bundlefs.image.raw import Source
+from bundlefs.image.source import Source
 from bundlefs.state.memory import State
 
 B = TypeVar("B")

@@ -1,9 +1,8 @@
 """AES-128-CBC over a stream that is handed over in pieces of any length.
 
-CBC needs only the last 16 bytes of ciphertext to go on, and the up to 15 bytes
-of plaintext that did not fill a block. Both together are a `CbcState`; it makes
-any point of the sealed stream reachable without what lies before it.
-PKCS#7 padding closes the stream once [bundle-format: AES-128-CBC].
+To go on, CBC needs only the last 16 bytes of ciphertext, and up to 15 bytes of plaintext that did
+not fill a block. Both together are a `CbcState`, with which any point of the sealed stream can be
+reached without what lies before it. PKCS#7 padding ends the stream [contrib/format.md].
 """
 
 from dataclasses import dataclass, field
@@ -17,9 +16,11 @@ BLOCK = 16
 
 @dataclass(frozen=True, slots=True)
 class CbcState:
-    """Where a stream stands: `chain`, 16 bytes of ciphertext (at first the IV), `carry`, 0 to 15.
+    """Where a stream stands. No `repr` shows any of it, since the carry is plaintext.
 
-    The carry is plaintext, so no `repr` shows either.
+    Attributes:
+        chain: the last 16 bytes of ciphertext; at first the IV.
+        carry: 0 to 15 bytes of plaintext that did not fill a block.
     """
 
     chain: bytes = field(repr=False)
@@ -27,11 +28,11 @@ class CbcState:
 
 
 def advance(key: bytes, state: CbcState, data: bytes) -> tuple[memoryview, CbcState]:
-    """Encrypt `data` after `state`: the whole blocks that are full now, and the new state.
+    """Encrypt `data` after `state`, as far as it fills blocks.
 
     Args:
         key: 16 bytes.
-        state: what an earlier call left, or `CbcState(iv)`.
+        state: what an earlier call returned, or `CbcState(iv)`.
         data: any number of bytes.
 
     Returns:
@@ -43,7 +44,7 @@ def advance(key: bytes, state: CbcState, data: bytes) -> tuple[memoryview, CbcSt
         return memoryview(b""), CbcState(state.chain, head)
     whole = len(rest) - len(rest) % BLOCK
     size = BLOCK + whole
-    # Into a buffer of our own, with room for the block that update_into reserves: twice as
+    # The buffer is our own, with room for the block that update_into reserves. That is twice as
     # fast as update(), which copies.
     sealed = memoryview(bytearray(size + BLOCK))
     encryptor = Cipher(AES128(key), CBC(state.chain)).encryptor()
@@ -54,13 +55,13 @@ def advance(key: bytes, state: CbcState, data: bytes) -> tuple[memoryview, CbcSt
 
 
 def finish(key: bytes, state: CbcState, data: bytes) -> memoryview:
-    """Encrypt the last `data` of the stream and its PKCS#7 padding."""
+    """Encrypt the last `data` of the stream, with PKCS#7 padding: n bytes of the value n."""
     fill = BLOCK - (len(state.carry) + len(data)) % BLOCK
     return advance(key, state, data + bytes([fill]) * fill)[0]
 
 
 def sealed_size(plain_size: int) -> int:
-    """Give the size of the padded ciphertext of `plain_size` bytes."""
+    """Return the size of the padded ciphertext of `plain_size` bytes: 1 to 16 bytes more."""
     return plain_size - plain_size % BLOCK + BLOCK
 
 
@@ -76,7 +77,7 @@ def decrypt(key: bytes, chain: bytes, sealed: bytes) -> bytes:
 
 
 def padding(last: bytes) -> int:
-    """Give the length of the PKCS#7 padding at the end of the decrypted last block.
+    """Return the length of the PKCS#7 padding at the end of the decrypted last block, 1 to 16.
 
     Raises:
         ValueError: there is none, so the key is wrong or the end is missing.

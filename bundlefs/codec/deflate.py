@@ -1,13 +1,13 @@
 """Deflate block by block, joined into one gzip member.
 
 The tar stream is cut into blocks of 1 MiB, each deflated without knowledge of the others, so
-any of them can be made again alone, and many at a time. Each result is a run of deflate blocks,
-none of them marked final, that ends on a byte boundary: results are concatenated between
-`GZIP_HEADER` and `gzip_trailer` and are one gzip member [RFC 1951, RFC 1952], as bundle readers
-need it [bundle-format: gzip].
+any of them can be made again alone, and many can be made at a time. Each result is a run of
+deflate blocks that ends on a byte boundary, none of them marked final. Concatenated between
+`GZIP_HEADER` and `gzip_trailer`, the results are one gzip member [RFC 1951, RFC 1952], as readers
+of bundles need it [contrib/format.md].
 
-Nothing leaves `Codec.compress` that was not decoded and found equal to its input.
-`contrib/levels` measures what `LEVELS` is chosen from.
+Nothing leaves `Codec.compress` that was not decoded and found equal to its input. `LEVELS` was
+chosen by the measurements of `contrib/levels`.
 
 Concurrency: everything here may be called from any number of threads. isal, libdeflate and zlib
 release the GIL.
@@ -24,7 +24,7 @@ from isal import igzip_lib, isal_zlib
 
 from bundlefs.base.checks import MOST, whole
 from bundlefs.base.errors import InconsistentError, UsageError
-from bundlefs.codec import final_block as zblock
+from bundlefs.codec import final_block
 
 BLOCK_SIZE = 1 << 20
 
@@ -50,24 +50,24 @@ def gzip_trailer(crc: int, size: int) -> bytes:
 
 
 def crc32(data: bytes | memoryview, value: int = 0) -> int:
-    """Give the CRC-32 of what `value` is the CRC-32 of, followed by `data`."""
+    """Return the CRC-32 of some bytes, whose own is `value`, followed by `data`."""
     return isal_zlib.crc32(data, value)
 
 
 def crc32_join(first: int, second: int, length: int) -> int:
-    """Give the CRC-32 of two runs of bytes from that of each; `length` is the second's."""
-    return zblock.crc32_combine(first, second, length)
+    """Return the CRC-32 of two runs of bytes from that of each; `length` is the second's."""
+    return final_block.crc32_combine(first, second, length)
 
 
 def stored_size(size: int) -> int:
-    """Give the size of `size` bytes as stored blocks: level 0's, and the bound of all levels'."""
+    """Return the size of `size` bytes in stored blocks, 5 bytes more each; no level exceeds it."""
     return size + -(-size // _STORED_MAX) * _STORED_HEADER.size
 
 
 class Encoder(Protocol):
-    """One way to deflate a block; calling it gives non-final deflate blocks, proven.
+    """One way to deflate a block; a call returns non-final deflate blocks that were proven.
 
-    `name` tells its parameters, `libraries` the versions that it calls.
+    `name` has its parameters, `libraries` the versions of the libraries that it calls.
     """
 
     @property
@@ -112,12 +112,12 @@ class Isal:
 
     @property
     def name(self) -> str:
-        """Tell level and memLevel: small buffers mean more frequent codes, which binaries like."""
+        """Level and memLevel: with small buffers codes change more often, which suits binaries."""
         return f"isal-{self.level}-{self.memory}"
 
     @property
     def libraries(self) -> str:
-        """Tell the version of the binding and of ISA-L."""
+        """Versions of the binding and of ISA-L."""
         return f"isal {isal.__version__} (ISA-L {isal.ISAL_VERSION})"
 
     def __call__(self, block: bytes) -> bytes:
@@ -144,22 +144,22 @@ class Libdeflate:
 
     @property
     def name(self) -> str:
-        """Tell the level."""
+        """The level of libdeflate."""
         return f"libdeflate-{self.level}"
 
     @property
     def libraries(self) -> str:
-        """Tell the version of the binding, which brings its own libdeflate."""
+        """Version of the binding, which brings its own libdeflate."""
         return f"deflate {deflate.__version__}"
 
     def __call__(self, block: bytes) -> bytes:
         """Deflate `block`."""
-        # deflate 0.7 gives bytes, which cannot be edited; the copy costs 0.1 %.
+        # deflate 0.7 returns bytes, which cannot be edited; the copy costs 0.1 %.
         made = bytearray(deflate.deflate_compress(block, self.level))
-        return _opened(made, zblock.find_final_block(made, block))
+        return _opened(made, final_block.find_final_block(made, block))
 
 
-def _opened(made: bytearray, final: zblock.FinalBlock) -> bytes:
+def _opened(made: bytearray, final: final_block.FinalBlock) -> bytes:
     """Make the final block of `made` an ordinary one that ends on a byte boundary.
 
     Safe without decoding again: zlib has read `made` bit by bit, and of these bits one alone
@@ -172,7 +172,7 @@ def _opened(made: bytearray, final: zblock.FinalBlock) -> bytes:
     if not made[index] & bit or -(-final.end // 8) != len(made):
         raise InconsistentError(
             f"zlib tells a final block at bits {final.start} to {final.end} of {len(made)} "
-            f"bytes, where none is: {zblock.load().name} cannot be used here; use level 0 to 2"
+            f"bytes, where none is: {final_block.load().name} cannot be used here; use level 0 to 2"
         )
     made[index] ^= bit
     if not used:
@@ -184,7 +184,7 @@ def _opened(made: bytearray, final: zblock.FinalBlock) -> bytes:
 
 
 def _proven(made: bytes, block: bytes) -> bytes:
-    """Give `made` back if it decodes to `block`, is not final and ends on a byte boundary.
+    """Return `made` if it decodes to `block`, is not final and ends on a byte boundary.
 
     ISA-L's decoder is the fastest there is for its own streams when it knows the size.
     """
@@ -294,7 +294,7 @@ def make_codec(level: int, encoder: Encoder) -> Codec:
 
 
 def codec_for(level: int) -> Codec:
-    """Give the codec of a level.
+    """Return the codec of a level.
 
     Raises:
         UsageError: `level` is not 0 to 9, or a library that it needs is not installed.

@@ -8,8 +8,8 @@ at each block boundary and tells in `data_type` how many bits of the last byte r
 [zlib.h, inflate; Mark Adler's gzjoin.c walks the same way]. Python's own `zlib` module has no
 Z_BLOCK, hence ctypes: on zlib-ng, which inflates faster, or on libz.so.1, which every Linux has.
 
-The walk inflates everything, so what it made is compared with what was deflated: one pass gives
-both the position and the proof. zlib only reads here; its version does not show in a bundle.
+The walk inflates everything, so its output is compared with what was deflated: one pass yields
+both the position and the proof. zlib only reads here, so its version does not show in a bundle.
 
 Concurrency: each thread has a decoder and an output buffer of its own (about 1.1 MiB), made at
 its first call and freed with the thread. ctypes releases the GIL while zlib works.
@@ -141,7 +141,7 @@ def _libz() -> Zlib:
 
 
 def _declare(library: ctypes.CDLL, prefix: str) -> None:
-    """Declare what both have alike but for the prefix."""
+    """Declare the functions that both libraries have, but for the prefix of their names."""
     getattr(library, f"{prefix}inflate").argtypes = (_POINTER, ctypes.c_int)
     getattr(library, f"{prefix}inflateReset").argtypes = (_POINTER,)
     getattr(library, f"{prefix}inflateEnd").argtypes = (_POINTER,)
@@ -152,12 +152,12 @@ def _declare(library: ctypes.CDLL, prefix: str) -> None:
 
 
 def crc32_combine(first: int, second: int, length: int) -> int:
-    """Give the CRC-32 of two runs of bytes from that of each and the length of the second."""
+    """Return the CRC-32 of two runs of bytes from that of each and the length of the second."""
     return load().combine(first, second, length)
 
 
 class _Decoder:
-    """One z_stream and the buffer it inflates into, both used again for every stream."""
+    """One z_stream and the buffer that it inflates into. Both are used again for every stream."""
 
     def __init__(self) -> None:
         self._zlib = load()
@@ -171,7 +171,7 @@ class _Decoder:
         weakref.finalize(self, self._zlib.end, self._pointer)
 
     def find(self, deflated: bytearray, plain: bytes) -> FinalBlock:
-        """See `find_final_block`."""
+        """Do what `find_final_block` says."""
         stream = self._stream
         self._zlib.reset(self._pointer)
         stream.next_in, stream.avail_in = _address(deflated), len(deflated)
@@ -204,7 +204,7 @@ class _Decoder:
 
 
 def _address(buffer: bytearray) -> int:
-    """Give the address of a buffer, valid while nothing resizes it."""
+    """Return the address of a buffer, which is valid while nothing resizes it."""
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 

@@ -94,7 +94,7 @@ class TarLayout:
     _image_at: "array[int]" = field(repr=False, compare=False)
 
     def pieces(self, span: Span) -> Iterator[Piece]:
-        """Give the pieces that make up the bytes `span` of the stream, in order, none empty.
+        """Yield the pieces that make up the bytes `span` of the stream, in order, none empty.
 
         What lies beyond the end of the stream is left out. Finding the first piece takes a
         binary search, so that a call costs no more at the end of a long map.
@@ -162,8 +162,8 @@ def _aligned(extents: Iterable[Span], image_size: int) -> Iterator[Span]:
     """Widen extents to blocks of 512 and join those that then meet.
 
     GNU tar pads each extent to 512 bytes but counts only its own bytes in `size`, so readers
-    that go by `size` would lose their place after an unaligned one. File systems give aligned
-    ones, which this leaves alone; the end of the image stays as it is.
+    that go by `size` would lose their place after an unaligned one. Those of file systems are
+    aligned, and are left alone; the end of the image stays as it is.
     """
     run = Span(0, 0)
     for extent in _ordered(extents, image_size):
@@ -194,7 +194,7 @@ def _ordered(extents: Iterable[Span], image_size: int) -> Iterator[Span]:
 
 
 def _stream_offsets(start: int, data: Iterable[Span]) -> "array[int]":
-    """Give where each extent starts in the stream, and at last where they end."""
+    """Return where each extent starts in the stream, and at last where they end."""
     offsets = array("q", [start])
     for extent in data:
         offsets.append(offsets[-1] + extent.length)
@@ -221,7 +221,7 @@ def _header(name: bytes, size: int, mtime: int, kind: bytes, rest: bytes) -> byt
 
 
 def _sparse_map(data: Iterable[Span], image_size: int) -> tuple[bytes, bytes]:
-    """Give the sparse part of the header, and the extension blocks that follow it."""
+    """Return the sparse part of the header, and the extension blocks that follow it."""
     entries = b"".join(_number(extent.start) + _number(extent.length) for extent in data)
     entries += _number(image_size) + _number(0)
     first, more = entries[: _ENTRIES_IN_HEADER * _ENTRY], entries[_ENTRIES_IN_HEADER * _ENTRY :]
@@ -235,7 +235,7 @@ def _sparse_map(data: Iterable[Span], image_size: int) -> tuple[bytes, bytes]:
 
 
 def _number(value: int) -> bytes:
-    """Write a 12-byte number: octal, or what does not fit base-256 [src/create.c: to_chars]."""
+    """Write a 12-byte number: octal, or base-256 if that does not fit [src/create.c: to_chars]."""
     if 0 <= value < _OCTAL_LIMIT:
         return b"%011o\0" % value
     # Big-endian two's complement; the topmost bit, which the sign does not need, marks the form.

@@ -1,1 +1,4 @@
-"""RSA keys, and the regions of EC2 that use them. Home of cryptography, with `codec.cbc`."""
+"""RSA keys, and the regions of EC2 that use them.
+
+The library `cryptography` is used here and in `codec.cbc`, and nowhere else.
+"""

@@ -1,1 +1,1 @@
-"""The manifest of a bundle as XML: written, and read from bytes that nobody vouches for."""
+"""The manifest of a bundle as XML: how it is written, and read from bytes nobody vouches for."""

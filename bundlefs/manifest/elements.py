@@ -1,8 +1,8 @@
 """The elements of a manifest, gathered from XML that nobody vouches for.
 
-What may live here: what expat says, held against the elements that a manifest may have. The
+What may live here: comparing what expat reports with the elements that a manifest may have. The
 limits on memory and time are kept here, and each part is checked as it comes, so that nothing
-large is ever held but the list of parts. What the texts mean is for `manifest_reader`.
+large is ever held but the list of parts. What the texts mean is for `manifest.read`.
 """
 
 import re
@@ -20,8 +20,8 @@ _DEEPEST = 16
 _LONGEST_TEXT = 1024
 _LONGEST_HEX = 8192  # an RSA key of 32,768 bits
 _LONGEST_NAME = 255
-# Twice of what a manifest with the most parts has. Counted before anything is parsed, since
-# expat keeps each name and all attributes of an element before anyone is asked.
+# Twice as many as a manifest with the most parts has. They are counted before anything is parsed,
+# since expat keeps each name and all attributes of an element before it asks anyone.
 _MOST_TAGS = 12 * MOST_PARTS
 _MOST_EQUAL_SIGNS = 6 * MOST_PARTS
 _CHUNK = 256 << 10
@@ -125,10 +125,10 @@ def _begins_as_xml(data: bytes) -> bool:
 
 
 class Elements:
-    """Gathers the texts of known elements while expat goes through the bytes. Made by `gather`.
+    """Gathers the texts of known elements as expat goes through the bytes. `gather` makes one.
 
     Attributes:
-        texts: of elements that may stand but once, by path.
+        texts: of elements that may stand only once, by path.
         lists: of elements that may stand many times, by path.
         mappings: (virtual name, device).
         parts: by index.
@@ -162,9 +162,9 @@ class Elements:
         self.spans: dict[str, bytes] = {}
 
     def parse(self) -> None:
-        """Go through all of the data.
+        """Go through all of the data, in chunks.
 
-        In chunks: once a handler has raised, pyexpat goes on to the end of what it was given.
+        Once a handler has raised, pyexpat still goes on to the end of what it was handed.
         """
         view = memoryview(self._data)
         try:
@@ -259,9 +259,9 @@ class Elements:
         self._path = path.rpartition("/")[0]
 
     def _stop(self, path: str) -> int:
-        """Give where the element that ends now stops.
+        """Return where the element that ends now stops.
 
-        The byte index is that of its end tag, or just after a tag that is both (`<image/>`).
+        expat's byte index is that of its end tag, or just after a tag that is both (`<image/>`).
         """
         at = self._expat.CurrentByteIndex
         tag = path.rpartition("/")[2].encode()
@@ -281,7 +281,7 @@ class Elements:
         self.parts[index] = PartEntry(filename, digest.lower())
 
     def _take(self, parent: str, tag: str) -> str:
-        """Give the text of an element of the repeated element `parent`, which may come again."""
+        """Return the text of an element in the repeated element `parent`; it may come again."""
         path = f"{parent}/{tag}"
         self._seen.discard(path)
         text = self.texts.pop(path, "")
@@ -304,10 +304,10 @@ def _require_file_name(name: str) -> None:
 
 
 def number(text: str, what: str, largest: int) -> int:
-    """Read a plain decimal number from 0 to `largest`; `what` it is begins the error's text.
+    """Read a plain decimal number from 0 to `largest`; the error begins with `what` it is.
 
     Raises:
-        BundleError: it is none, or a larger one.
+        BundleError: it is no such number.
     """
     if not _NUMBER.fullmatch(text) or int(text) > largest:
         raise BundleError(f"{what} is {show(text)}, and must be a number from 0 to {largest}")

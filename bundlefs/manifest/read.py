@@ -1,12 +1,12 @@
 """A bundle's manifest, read from bytes that nobody vouches for.
 
-What may live here: XML to a `BundleManifest`, and the checks that need nothing but the
-manifest itself. Whatever the bytes are, the answer is a manifest or a `BundleError`, in
-bounded memory and time: there is no DTD and so no entity, and nesting, text, markup and the
-number of parts have limits.
+What may live here: turning XML into a `BundleManifest`, and the checks that need nothing but the
+manifest itself. Whatever the bytes are, the answer is a manifest or a `BundleError`, in bounded
+memory and time: there is no DTD and so no entity, and nesting, text, markup and the number of
+parts have limits.
 
-Read are the manifests of ec2-ami-tools and of euca2ools, versions 2007-10-10, 2007-08-29 and
-3 [ec2-ami-tools, manifest_wrapper.rb, manifestv20071010.rb, manifestv3.rb; euca2ools,
+The manifests of ec2-ami-tools and of euca2ools are read, versions 2007-10-10, 2007-08-29 and 3
+[ec2-ami-tools, manifest_wrapper.rb, manifestv20071010.rb, manifestv3.rb; euca2ools,
 bundle/manifest.py]. Elements that are not known are passed over with all that is in them.
 """
 
@@ -37,9 +37,9 @@ VERSIONS = ("2007-10-10", "2007-08-29", "3")
 # ec2-ami-tools writes 2007-08-29 as a number, and its wrapper takes all of them for numbers.
 _WRITTEN = frozenset((*VERSIONS, *(text.replace("-", "") for text in VERSIONS)))
 LARGEST_IMAGE = 16 << 40
-# What euca2ools 1.0 writes for every image: it adds to the sum behind its loop, not in it.
+# What euca2ools 1.0 writes for every image: it updates the digest behind its loop, not in it.
 _DIGEST_OF_NOTHING = "da39a3ee5e6b4b0d3255bfef95601890afd80709"
-# Twice that many: what does not compress grows a little, and sparse maps count as well.
+# Twice as many: what does not compress grows a little, and sparse maps count as well.
 LARGEST_BUNDLE = 2 * LARGEST_IMAGE
 
 _MOST_NAMED = 10
@@ -51,7 +51,7 @@ _HEX_DIGITS = re.compile("(?:[0-9a-fA-F]{2})*")
 
 @dataclass(frozen=True, slots=True)
 class BundleManifest:
-    """What a manifest says. Nothing of it has been compared with the bundle.
+    """What a manifest says. None of it has been compared with the bundle.
 
     Attributes:
         version: one of `VERSIONS`, as it is written: maybe without the dashes.
@@ -75,11 +75,10 @@ class BundleManifest:
         user_iv: the IV, likewise.
         parts: in the order of their indexes, at least one.
         signature: hex as written; None where missing, empty or `UNSIGNED`.
-        signed_text: what the signature is over: `<machine_configuration>` and `<image>`, each
-            exactly as it stands in the file, and in version 3, where nothing else is read, the
-            latter alone. ec2-ami-tools
-            joins the two wherever they stand, so that white space between them does not count
-            [manifestv20071010.rb, authenticate].
+        signed_text: what is signed: `<machine_configuration>` and `<image>`, each exactly as it
+            stands in the file; in version 3 the latter alone, and nothing else is read there.
+            ec2-ami-tools joins the two wherever they stand, so that white space between them does
+            not count [manifestv20071010.rb, authenticate].
     """
 
     version: str

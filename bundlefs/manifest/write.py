@@ -1,8 +1,8 @@
-"""The manifest: what is said about a bundle, checked when made, and its XML.
+"""The manifest that is written: what it says, which is checked at once, and its XML.
 
-Text in, bytes out: no file is read and no cryptography done here. The wrapped
-secrets come as hex, and the signature from a function. EC2 minds the order of the
-elements, so the XML is written out in the order of the format and not by a library.
+Text goes in and bytes come out: no file is read and no cryptography is done here. The wrapped
+secrets come as hex, and the signature comes from a function. EC2 minds the order of the elements,
+so the XML is written in the order of the format, and not by a library.
 """
 
 import re
@@ -18,13 +18,13 @@ MANIFEST_VERSION = "2007-10-10"
 BUNDLER_NAME = "bundlefs"
 BUNDLER_RELEASE = "0"
 KNOWN_ARCHITECTURES = ("x86_64", "i386", "arm64")
-"""What EC2 takes [RegisterImage, ArchitectureValues]."""
+"""Architectures that EC2 accepts [RegisterImage, ArchitectureValues]."""
 OTHER_ARCHITECTURES = ("armhf", "ppc", "ppc64", "ppc64le")
-"""What euca2ools takes besides, for other clouds."""
+"""Architectures that euca2ools accepts besides, for other clouds."""
 KNOWN_VIRTUAL_NAMES = ("ami", "root", "swap", "ephemeralN", "ebsN")
 IMAGE_TYPES = ("machine", "kernel", "ramdisk")
 LONGEST_TEXT = 255
-# As long as any digest: a manifest's size is that of one rendered with these.
+# It is as long as any digest, so a manifest has the size of one that is rendered with it.
 PLACEHOLDER_DIGEST = "0" * 40
 
 _ACCOUNT = re.compile("[0-9]{12}")
@@ -41,7 +41,7 @@ _AES = " algorithm='AES-128-CBC'"
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What the user says about the image. Checked when made; what is None or empty is left out.
+    """What the user says about the image. It is checked at once; what is None or empty is left out.
 
     Args:
         account: of the user who will register the image: 12 digits; dashes are taken out.
@@ -79,7 +79,7 @@ class Metadata:
         _require_single(virtual for virtual, _ in self.mappings)
 
     def _texts(self) -> Iterable[tuple[str, str]]:
-        """Give each free text with what it is."""
+        """Yield each free text with what it is."""
         single = (
             ("kernel id", self.kernel),
             ("ramdisk id", self.ramdisk),
@@ -171,18 +171,18 @@ def render(
     wrapped: WrappedSecrets,
     sign: Callable[[bytes], str],
 ) -> bytes:
-    """Write the manifest: UTF-8, a declaration and one line [bundle-format: The manifest].
+    """Write the manifest: UTF-8, a declaration and one line [contrib/format.md].
 
-    Its size does not depend on the value of any digest, so it is known before they are:
-    render with `PLACEHOLDER_DIGEST` in their place. Wrapping is random and not repeated
-    here, so the same arguments give the same bytes.
+    Its size does not depend on the value of any digest, so it can be known before they are:
+    render with `PLACEHOLDER_DIGEST` in their place. Wrapping is random, but is not done here, so
+    the same arguments make the same bytes.
 
     Args:
         metadata: what the user says.
         contents: what was bundled.
-        wrapped: the secrets, as `keys.wrap` gives them.
-        sign: gets the text from `<machine_configuration>` to `</image>` exactly as it stands
-            in the manifest, and gives the signature in hex.
+        wrapped: the secrets, as `keys.rsa.wrap` returns them.
+        sign: is handed the text from `<machine_configuration>` to `</image>`, exactly as it stands
+            in the manifest, and returns the signature in hex.
     """
     signed = _machine_configuration(metadata) + _image(metadata, contents, wrapped)
     body = (
@@ -262,7 +262,7 @@ def _optional(tag: str, text: str | None) -> str:
 
 
 def _group(tag: str, entries: Iterable[str]) -> str:
-    """Wrap `entries`, or give nothing where there are none: what is not given is left out."""
+    """Wrap `entries`; return nothing if there are none, so that the group is left out."""
     body = "".join(entries)
     return _element(tag, body) if body else ""
 

@@ -1,1 +1,1 @@
-"""From a bundle to its image: parts, decryption, one pass over all, or any bytes at random."""
+"""From a bundle to its image: in one pass over all parts, or any bytes at random."""

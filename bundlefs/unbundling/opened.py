@@ -1,4 +1,7 @@
-"""A bundle that is there, opened as a disk: one image, its bytes by offset."""
+"""A bundle that is opened to read its image at any offset.
+
+Concurrency: any thread may read. Whoever opened the bundle closes it, after the last read.
+"""
 
 import hashlib
 import logging
@@ -33,7 +36,7 @@ _READ_THREADS = 64
 
 
 class OpenedBundle:
-    """The image in a bundle. Thread-safe. It owns `parts`, and closes them.
+    """The image in a bundle. It owns `parts`, and closes them.
 
     Raises:
         BundleError: the bundle is not what its manifest says.
@@ -60,11 +63,11 @@ class OpenedBundle:
         self._closed = False
 
     def read(self, offset: int, length: int) -> bytes:
-        """Give the bytes of the image, short only at its end.
+        """Return bytes of the image, fewer than `length` only at its end.
 
         Raises:
             UsageError: `offset` or `length` is negative, or no whole number.
-            BundleChangedError: a part was changed while it was open; that is for good.
+            BundleChangedError: a part was changed while it was open; it stays refused.
             BundleError: a part is damaged; the text names it.
             ClosedError: the bundle was closed.
         """
@@ -95,7 +98,7 @@ class OpenedBundle:
         return self._parts.size
 
     def close(self) -> None:
-        """Let go of it, and of the parts; again does nothing."""
+        """Let go of the image and of the parts. Closing it again does nothing."""
         if not self._closed:
             self._closed = True
             self._plain.close()
@@ -110,21 +113,21 @@ def open_bundle(
     passphrase: Passphrase | None = None,
     ignore_signature: bool = False,
 ) -> OpenedBundle:
-    """Open a bundle, to read its image at any offset; a context manager.
+    """Open a bundle to read its image at any offset. The result is a context manager.
 
-    A manifest without a signature is opened, and the log has a warning.
+    A manifest without a signature is accepted, with a warning in the log.
 
     Args:
         manifest: path of a manifest, or of a folder with one.
         user_key: path of the private key of the user that it names.
         parts: folder of the parts; the manifest's by default.
-        passphrase: asked if the key is encrypted.
-        ignore_signature: open it even if this key did not sign it, so that it may be anybody's.
+        passphrase: returns the passphrase; called only if the key is encrypted.
+        ignore_signature: open the bundle even if this key did not sign it: it may be anybody's.
 
     Raises:
-        BundleError: the bundle is damaged or not there, or this key does not open it.
+        BundleError: the bundle is damaged or missing, or this key does not open it.
         KeyFileError: the key file is of no use.
-        SignatureError: it was not signed by this key, or was changed since.
+        SignatureError: this key did not sign it, or it was changed since.
         UsageError: the folder has several manifests.
     """
     path = find_manifest(Path(manifest))
@@ -141,10 +144,10 @@ def open_bundle(
 
 
 def _points_file(manifest: BundleManifest) -> PointsFile:
-    """Name a bundle by its content: two with the same parts have the same access points.
+    """Return the file for a bundle's access points, named by its content.
 
-    That holds for parts whose digests are checked, and for no others: points of a damaged
-    part would give wrong bytes once it is whole.
+    Two bundles with the same parts have the same access points. That holds only for parts whose
+    digests are checked: points of a damaged part would lead to wrong bytes once it is whole.
     """
     digests = "".join(entry.digest for entry in manifest.parts)
     of = hashlib.sha256(digests.encode())
@@ -152,7 +155,7 @@ def _points_file(manifest: BundleManifest) -> PointsFile:
 
 
 def _own_index(manifest: BundleManifest) -> Index | None:
-    """Give the index of the very bundle, if its state is at hand."""
+    """Return the index of this very bundle, if its state is at hand."""
     digests = tuple(entry.digest for entry in manifest.parts)
     for path in sorted(default_folder().glob("*.state")):
         try:

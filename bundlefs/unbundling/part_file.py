@@ -1,15 +1,15 @@
-"""One part file of a bundle: whole by its digest, and from then on the same at each read.
+"""One part file of a bundle: proven whole by its digest, and the same at each read from then on.
 
-A part is digested as a whole before the first byte of it is handed out, and the digest of each
-run of it is kept. Whatever is read later is a whole run that has the digest it had then: times
-and inode numbers are not enough where a write through a mapping or a server's cache leaves no
-trace in them. Where they do tell of a change it is found sooner, and the part is digested anew:
-if the digest holds, it is the same part, moved or touched. If not, the part was changed, and
-stays refused: what was read of it before is of another file.
+A part is digested as a whole before any byte of it is handed out, and the digest of each run of it
+is kept. What is read later is a whole run, whose digest must be what it was then: times and inode
+numbers are not enough, since a write through a mapping or a server's cache may leave no trace in
+them. Where they do show a change, it is found sooner, and the part is digested anew. If the digest
+holds, it is the same part, which was moved or touched. If not, the part was changed, and stays
+refused: what was read of it before belongs to another file.
 
-A part that never was whole may be fetched anew: it is tried again at each read.
+A part that never was whole may be fetched anew, so it is tried again at each read.
 
-Concurrency: any thread may read. A lock keeps the digest single.
+Concurrency: any thread may read. A lock sees to it that one thread at a time digests.
 """
 
 import hashlib
@@ -29,10 +29,10 @@ from bundlefs.image.identity import Identity, settle
 log = logging.getLogger(__name__)
 
 RUN = 256 << 10
-"""Bytes that are read and proven at a time, at multiples of it.
+"""Bytes that are read and proven together, at multiples of it.
 
-The kernel asks servers for no less, and reads on ahead; of a larger one most would be in vain for
-who reads here and there.
+The kernel asks servers for no less, and reads ahead. Of a larger run, most would be read in vain
+by somebody who reads here and there.
 """
 
 _DIGEST = hashlib.sha1(usedforsecurity=False).digest_size
@@ -42,21 +42,21 @@ _TRIES = _MOST_ALARMS + 2
 
 
 class _DamagedError(BundleError):
-    """The part is there and can be read, and is not what the manifest says."""
+    """The part can be read, and is not what the manifest says."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Proof:
     """What the part was when it was whole: the file's identity, and the digest of each run.
 
-    Where the part's own digest is not compared, that of a run is noted when it is first read.
+    Where the digest of the part is not compared, that of a run is noted when it is first read.
     """
 
     identity: Identity
     digests: bytearray = field(repr=False)
 
     def holds(self, run: int, data: bytes) -> bool:
-        """Tell whether a run has the digest that it had; note it if there is none yet."""
+        """Return whether a run has the digest that it had; note its digest if none is known."""
         place = slice(run * _DIGEST, (run + 1) * _DIGEST)
         found = hashlib.sha1(data, usedforsecurity=False).digest()
         if self.digests[place] == _UNKNOWN:
@@ -70,8 +70,8 @@ class PartFile:
     Args:
         path: its file.
         size: bytes, as they were when the bundle was opened.
-        sha1: what its digest must be; None to take it as it is found.
-        names: of the parts by digest, to tell a part that has the name of another.
+        sha1: what its digest must be; None to take the part as it is found.
+        names: of the parts, by digest, to recognise a part under the name of another.
         descriptors: where its file is kept open.
     """
 
@@ -94,7 +94,7 @@ class PartFile:
         self._alarms = 0
 
     def check(self) -> None:
-        """Digest the part, unless that is done.
+        """Digest the part unless that was done.
 
         Raises:
             BundleChangedError: it was whole, and was changed.
@@ -104,7 +104,7 @@ class PartFile:
             self._proven()
 
     def read(self, run: int) -> bytes:
-        """Return a run of the part, or what there is of it at the end.
+        """Return a run of the part, or what is left of it at the end.
 
         Raises:
             BundleChangedError, BundleError: as `check`.
@@ -119,7 +119,7 @@ class PartFile:
             self._settle_doubts(proof, doubts)
         raise BundleError(f"part {self._path} changes all the time: {', '.join(doubts)}")
 
-    # Of these, `_look` and `_settle_doubts` are called without the lock, the others with it.
+    # Of these, `_look` and `_settle_doubts` are called without the lock, and the others with it.
 
     def _proven(self) -> _Proof:
         if self._changed:
@@ -176,7 +176,7 @@ class PartFile:
         return Span(run * RUN, min((run + 1) * RUN, self._size))
 
     def _look(self, run: int, proof: _Proof) -> tuple[bytes, list[str]]:
-        """Read a run; give it, and all that is not as it was when the part was whole."""
+        """Read a run; return it, and whatever is not as it was when the part was whole."""
         span = self._span(run)
         try:
             with self._descriptors.borrow(self._path) as file:
@@ -191,7 +191,7 @@ class PartFile:
         return data, doubts
 
     def _settle_doubts(self, proof: _Proof, doubts: list[str]) -> None:
-        """Find out whether the part is still the one that was whole; else refuse it for good."""
+        """Find out whether the part is still the one that was whole; if not, refuse it for good."""
         self._descriptors.drop(self._path)
         with self._lock:
             if self._proof is not proof or self._changed:
@@ -209,7 +209,7 @@ class PartFile:
             self._count_alarm(what)
 
     def _count_alarm(self, what: str) -> None:
-        """Tell of a false alarm; after some, what the file system says counts no longer."""
+        """Log a false alarm; after some of them, what the file system says no longer counts."""
         self._alarms += 1
         log.info("part %s: %s, and its digest holds", self._path, what)
         if self._alarms == _MOST_ALARMS:

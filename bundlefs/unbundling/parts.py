@@ -1,11 +1,11 @@
-"""The part files of a bundle that is there: one stream of sealed bytes, by offset.
+"""The part files of a bundle, as one stream of sealed bytes that is read by offset.
 
-A manifest gives names and digests, not sizes; those are the files' own, and
-their sum must be the manifest's. An empty last part is fine: euca2ools writes
+A manifest states names and digests of parts, but no sizes. Those are taken from the files, and
+their sum must be what the manifest states. The last part may be empty: euca2ools writes such a
 one after an exact multiple of the part size.
 
-Files are read in whole runs, and the last of them are kept: whoever goes through the stream in
-small steps, or needs the 16 bytes before a span, reads each file once and in order.
+Files are read in whole runs, and the runs used last are kept. So whoever goes through the stream
+in small steps, or needs the 16 bytes before a span, still reads each file once and in order.
 
 Concurrency: any thread may read.
 """
@@ -61,10 +61,10 @@ class PartFiles:
         self._runs: Kept[tuple[int, int]] = Kept(_RUNS_KEPT, self._run)
 
     def _suspect(self, sizes: list[int]) -> str:
-        """Name the part that has the wrong size, to say where to look.
+        """Return which part has the wrong size, to say where to look.
 
-        No part's own size is known, so it is one whose size is not that of most others, or the
-        last, and whose digest is not the manifest's.
+        No part's own size is known. So it is a part with another size than most have, or the last
+        one, and its digest is not what the manifest says.
         """
         *whole, _ = sizes
         shared = Counter(whole)
@@ -85,15 +85,15 @@ class PartFiles:
         self.close()
 
     def close(self) -> None:
-        """Close the files; again does nothing. A read opens them again."""
+        """Close the files. Closing them again does nothing, and a read opens them again."""
         self._descriptors.close()
 
     def span(self, number: int) -> Span:
-        """Give where a part lies in the sealed stream."""
+        """Return where a part lies in the sealed stream."""
         return Span(self._starts[number], self._starts[number + 1])
 
     def check(self, number: int) -> None:
-        """Digest a part, unless that is done, or no digests are to be compared.
+        """Digest a part unless that was done, or digests are not to be compared.
 
         Raises:
             BundleChangedError: it was whole, and was changed.
@@ -103,7 +103,7 @@ class PartFiles:
             self._files[number].check()
 
     def read(self, span: Span) -> bytes:
-        """Give exactly these bytes of the sealed stream, of checked parts alone.
+        """Return exactly these bytes of the sealed stream, from checked parts alone.
 
         Raises:
             BundleChangedError, BundleError: as `check`.

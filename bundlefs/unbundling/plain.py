@@ -1,8 +1,8 @@
-"""Random access to the tar stream of a bundle that is there.
+"""Random access to the tar stream in a bundle.
 
-Two ways to a point of the gzip stream. For a bundle of bundlefs' own whose state
-is at hand, the index knows where each block begins, and blocks inflate alone.
-For any other there are access points.
+There are two ways to reach a point of its gzip stream. If bundlefs made the bundle and its state
+is at hand, the index tells where each block begins, and each block inflates alone. For any other
+bundle there are access points.
 
 Concurrency: any thread may read.
 """
@@ -23,14 +23,14 @@ class Plain(Protocol):
     """The tar stream by offset."""
 
     def read(self, offset: int, length: int) -> bytes:
-        """Give up to `length` bytes at `offset`, fewer only at the end of the stream."""
+        """Return up to `length` bytes at `offset`, fewer only at the end of the stream."""
 
     def close(self) -> None:
-        """Let go of it, and keep what serves the next time."""
+        """Let go of the stream, and keep what is of use the next time."""
 
 
 class PlainByBlocks:
-    """A bundle of bundlefs' own, by the index of its state."""
+    """The tar stream of a bundle that bundlefs made, by the index of its state."""
 
     def __init__(self, unsealed: Unsealed, index: Index) -> None:
         self._unsealed = unsealed
@@ -38,7 +38,7 @@ class PlainByBlocks:
         self._chunks = Chunks(BLOCK_SIZE, self._inflate)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Give up to `length` bytes at `offset`."""
+        """Return up to `length` bytes at `offset`."""
         return self._chunks.read(offset, length)
 
     def _inflate(self, block: int) -> bytes:
@@ -55,11 +55,11 @@ class PlainByBlocks:
         return plain
 
     def close(self) -> None:
-        """Nothing is kept: the state has it all."""
+        """Do nothing: there is nothing to keep that the state does not have."""
 
 
 class PlainByPoints:
-    """Any bundle, by access points, which are kept in `kept` if that is given."""
+    """The tar stream of any bundle, by access points, which are kept in `kept` if it is given."""
 
     def __init__(self, unsealed: Unsealed, kept: PointsFile | None) -> None:
         self._kept = kept
@@ -67,7 +67,7 @@ class PlainByPoints:
         self._points = GzipPoints(unsealed, BundleError, index=known)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Give up to `length` bytes at `offset`."""
+        """Return up to `length` bytes at `offset`."""
         return self._points.read(offset, length)
 
     def close(self) -> None:

@@ -1,9 +1,10 @@
-"""Who may open a bundle, and whether it is the user's own: from the keys to its secret.
+"""From the keys to a bundle's secret: who may open the bundle, and whether it is the user's own.
 
-A manifest has the secret twice: for the user, and for EC2, whose private key those hold who run
-a cloud of their own. That a key opens it shows nothing: whoever can write to the bucket and has
-the user's certificate can put another bundle there, whole and wrapped for the user. The signature
-is what they cannot make, so `unlock` gives no secret of a manifest whose signature does not hold.
+A manifest has the secret twice: wrapped for the user, and for EC2, whose private key is known to
+people who run a cloud of their own. That a key opens it proves nothing: whoever can write to the
+bucket and has the user's certificate can put another bundle there, whole and wrapped for the user.
+The signature is what they cannot make, so `unlock` returns no secret of a manifest whose signature
+does not hold.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from bundlefs.manifest.read import BundleManifest
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys that somebody has to a bundle: any of them, or none."""
+    """The keys to a bundle that somebody has: any of them, or none."""
 
     user: PrivateKey | None
     certificate: PublicKey | None
@@ -38,7 +39,7 @@ class Keys:
         ec2: Path | None,
         passphrase: Passphrase | None,
     ) -> "Keys":
-        """Read the files that are given.
+        """Read those files that are given.
 
         Raises:
             KeyFileError: one is of no use, or key and certificate do not belong together.
@@ -58,17 +59,17 @@ class Keys:
 
     @property
     def verifier(self) -> PublicKey | None:
-        """What can check a signature, if anything can."""
+        """The key that can check a signature, if there is one."""
         return self.certificate or (self.user.public_key() if self.user else None)
 
     @property
     def can_open(self) -> bool:
-        """Whether there is a private key."""
+        """Whether there is a private key, so that a bundle can be opened."""
         return self.user is not None or self.ec2 is not None
 
 
 class Signature(Enum):
-    """What is known of a manifest's signature; the value says it to a person."""
+    """What is known of a manifest's signature; the value says it in words."""
 
     HOLDS = "made by the user's key"
     BAD = "the user's key did not make it, or the manifest was changed since"
@@ -89,14 +90,14 @@ def check_signature(manifest: BundleManifest, keys: Keys) -> Signature:
 def unlock(manifest: BundleManifest, keys: Keys, *, ignore_signature: bool = False) -> Secret:
     """Return the bundle's secret, unless the manifest's signature is bad.
 
-    A signature that is missing, or that no key at hand can check, is no reason to refuse: the
-    caller says so, by `check_signature`.
+    A signature that is missing, or that no key at hand can check, is no reason to refuse. The
+    caller tells the user of it, by `check_signature`.
 
     Raises:
         BundleError: no key that was given opens it.
         SignatureError: the signature is bad, and `ignore_signature` is not given.
     """
-    # First: who gives a wrong key is to hear of that.
+    # This comes first, so that a user with the wrong key hears of the key.
     secret = _unwrapped(manifest, keys)
     if not ignore_signature and check_signature(manifest, keys) is Signature.BAD:
         raise SignatureError(

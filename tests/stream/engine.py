@@ -19,7 +19,8 @@ from bundlefs.bundling.bundle import Bundle
 from bundlefs.bundling.names import ManifestFile, Part
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.store import BlockStore, Spill
-from bundlefs.image.raw import Image, Source
+from bundlefs.image.raw import Image
+from bundlefs.image.source import Source
 from bundlefs.keys.regions import recipients
 from bundlefs.keys.rsa import Secret, UserKeys
 from bundlefs.manifest.write import Metadata

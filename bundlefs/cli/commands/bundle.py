@@ -44,7 +44,7 @@ from bundlefs.cli.opening import (
 )
 from bundlefs.cli.prefixes import warn_of_prefix
 from bundlefs.cli.streams import say
-from bundlefs.image.raw import Source
+from bundlefs.image.source import Source
 from bundlefs.image.spool import default_folder
 from bundlefs.state.memory import State
 
