@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,11 +210,12 @@ def endless(tmp_path: Path, workshop: Workshop) -> Made:
 
 
 def written_to(pid: int, folder: Path) -> int:
-    """Give the bytes of a process' open files in a folder, though they have no name there."""
-    files = [
-        file for file in Path(f"/proc/{pid}/fd").iterdir() if folder in file.readlink().parents
-    ]
-    return sum(file.stat().st_size for file in files)
+    """Return the bytes of a process' open files in a folder, though they have no name there."""
+    found = 0
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            found += file.stat().st_size if folder in file.readlink().parents else 0
+    return found
 
 
 @pytest.mark.parametrize(
