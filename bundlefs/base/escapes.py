@@ -14,6 +14,8 @@ from collections.abc import Collection
 STREAM_ERRORS = "backslashreplace"
 """How a text stream writes what its encoding has not."""
 
+_LONGEST_CITATION = 80
+
 
 def escaped(text: str, keep: Collection[str] = ()) -> str:
     """Return `text` fit for a terminal and for any log; `keep` names what stays as it is."""
@@ -27,3 +29,11 @@ def escaped(text: str, keep: Collection[str] = ()) -> str:
 def quoted(name: str) -> str:
     """Return a name in quotes, for messages where it could be taken for a part of the sentence."""
     return f"'{escaped(name)}'"
+
+
+def cite(text: str | bytes) -> str:
+    """Return in quotes what an untrusted file says: escaped, on one line, cut to 80 characters."""
+    shown = repr(text[:_LONGEST_CITATION])
+    if len(shown) <= _LONGEST_CITATION:
+        return shown
+    return f"{shown[: _LONGEST_CITATION - 2]}…{shown[-1]}"

@@ -1,6 +1,6 @@
-"""Half-open byte ranges `[start, stop)`. Off-by-one lives here alone."""
+"""Half-open byte ranges `[start, stop)`, so that off-by-one is a matter of this module alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -26,17 +26,17 @@ class Span:
         return self.stop - self.start
 
     def clip(self, other: "Span") -> "Span":
-        """Give the part of this span that lies in `other`; an empty span where they do not meet."""
+        """Return the part of this span that lies in `other`; an empty span if they do not meet."""
         start = min(max(self.start, other.start), other.stop)
         return Span(start, max(start, min(self.stop, other.stop)))
 
     def shift(self, distance: int) -> "Span":
-        """Give the same span `distance` bytes later."""
+        """Return the same span `distance` bytes later."""
         return Span(self.start + distance, self.stop + distance)
 
 
 def ceil_div(dividend: int, divisor: int) -> int:
-    """Give the number of units of `divisor` that hold `dividend`."""
+    """Return how many units of `divisor` hold `dividend`."""
     return -(-dividend // divisor)
 
 
@@ -45,3 +45,8 @@ def split(span: Span, unit: int) -> Iterator[tuple[int, Span]]:
     for index in range(span.start // unit, ceil_div(span.stop, unit) if span.length else 0):
         base = index * unit
         yield index, span.clip(Span(base, base + unit)).shift(-base)
+
+
+def joined(pieces: Sequence[bytes]) -> bytes:
+    """Return the bytes of all pieces; a single piece is returned itself, and not copied."""
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

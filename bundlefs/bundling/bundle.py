@@ -30,7 +30,7 @@ from bundlefs.base.errors import (
     UnknownNameError,
 )
 from bundlefs.base.futures import Promises, chain, done, failed, failure
-from bundlefs.base.spans import Span
+from bundlefs.base.spans import Span, joined
 from bundlefs.base.storage import Storage
 from bundlefs.base.threads import asking_storage
 from bundlefs.base.workers import Workers, default_jobs
@@ -105,7 +105,7 @@ class _ImageSource:
             else piece.data
             for piece in self._layout.pieces(span)
         ]
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return joined(pieces)
 
 
 class Bundle:

@@ -22,7 +22,7 @@ import indexed_gzip
 
 from bundlefs.base.errors import BundlefsError
 from bundlefs.base.kept import Kept
-from bundlefs.base.spans import Span, split
+from bundlefs.base.spans import Span, joined, split
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Chunks:
             pieces.append(chunk[span.start : span.stop])
             if len(chunk) < self._size:
                 break
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return joined(pieces)
 
 
 class GzipPoints:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from bundlefs.base.errors import BundleError
+from bundlefs.base.escapes import cite
 from bundlefs.base.spans import ceil_div
 from bundlefs.codec.sparse_map import BLOCK
 
@@ -40,7 +41,6 @@ _LONG_LINK = b"K"
 _OCTAL = re.compile(rb"[ \0]*([0-7]{1,12})[ \0]*")
 _DECIMAL = re.compile(rb"[0-9]{1,19}")
 _RECORD = re.compile(rb"([0-9]{1,7}) ([^=]+)=")
-_SHOWN = 80
 
 # Where the fields stand in a header [src/tar.h: posix_header].
 _NAME = slice(0, 100)
@@ -147,7 +147,7 @@ def _header(stream: HeadReader) -> Header:
     if not found or int(found[1], 8) not in (unsigned, signed):
         raise BundleError(
             f"the archive has no tar header at {stream.at - BLOCK}: its checksum "
-            f"{show(block[_CHECKSUM])} is not {unsigned:o}; the decrypted data is no tar archive, "
+            f"{cite(block[_CHECKSUM])} is not {unsigned:o}; the decrypted data is no tar archive, "
             "or it is damaged"
         )
     kind = block[_TYPE]
@@ -168,14 +168,14 @@ def number(text: bytes, what: str) -> int:
         return _bounded(value - (1 << 95) if negative else value, what)
     found = _OCTAL.fullmatch(text)
     if not found:
-        raise BundleError(f"the archive's {what} {show(text)} is not a number")
+        raise BundleError(f"the archive's {what} {cite(text)} is not a number")
     return _bounded(int(found[1], 8), what)
 
 
 def decimal(text: bytes, what: str) -> int:
     """Read a decimal number; `what` it is is for the error."""
     if not _DECIMAL.fullmatch(text):
-        raise BundleError(f"the archive's {what} {show(text)} is not a number")
+        raise BundleError(f"the archive's {what} {cite(text)} is not a number")
     return _bounded(int(text), what)
 
 
@@ -195,7 +195,7 @@ def _records(body: bytes) -> Iterator[tuple[bytes, bytes]]:
         stop = at + int(found[1]) if found else 0
         if not found or not found.end() < stop <= len(body) or body[stop - 1] != ord("\n"):
             raise BundleError(
-                f"the archive's PAX header is damaged at {at}: {show(body[at:])} is no record"
+                f"the archive's PAX header is damaged at {at}: {cite(body[at:])} is no record"
             )
         yield found[2], body[found.end() : stop - 1]
         at = stop
@@ -212,9 +212,3 @@ def name_of(header: Header, extra: Extra) -> str:
         if prefix and header.block[_MAGIC] == b"ustar\0":
             name = prefix + b"/" + name
     return name.decode("utf-8", "surrogateescape")
-
-
-def show(text: str | bytes) -> str:
-    """Quote what an untrusted archive says: escaped, on one line, shortened."""
-    shown = repr(text[:_SHOWN])
-    return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 2]}…{shown[-1]}"

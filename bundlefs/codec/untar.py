@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bundlefs.base.errors import BundleError
+from bundlefs.base.escapes import cite
 from bundlefs.base.spans import Span
 from bundlefs.codec.sparse_map import BLOCK, MOST_EXTENTS, Extents, Hole, Run, Runs, too_many
 from bundlefs.codec.tar_headers import (
@@ -25,7 +26,6 @@ from bundlefs.codec.tar_headers import (
     name_of,
     number,
     read_headers,
-    show,
 )
 
 __all__ = ["Hole", "Member", "Run", "Runs", "read_member", "trailing_ok"]
@@ -118,7 +118,7 @@ def _require_file(kind: bytes, name: str) -> None:
             return
         what = UNREAD_KINDS[b"5"]  # as V7 wrote them, which has no type for it
     raise BundleError(
-        f"the archive's member {show(name)} is {what}: the image of a bundle is a regular file"
+        f"the archive's member {cite(name)} is {what}: the image of a bundle is a regular file"
     )
 
 
@@ -161,7 +161,7 @@ def _pax_map(stream: HeadReader, extra: Extra, stored: int) -> Extents | None:
         if version == (b"1", b"0"):
             return _pax_map_in_data(stream, extra, stored)
         if major != b"0":
-            raise BundleError(f"the archive's sparse map is of the unknown version {show(major)}")
+            raise BundleError(f"the archive's sparse map is of the unknown version {cite(major)}")
     if not extra.sparse and not {b"GNU.sparse.map", b"GNU.sparse.size"} & records.keys():
         return None
     return _pax_map_in_records(extra)
@@ -180,7 +180,7 @@ def _pax_map_in_records(extra: Extra) -> Extents:
     if count is not None and decimal(count, "GNU.sparse.numblocks") != len(numbers) // 2:
         raise BundleError(
             f"the archive's sparse map has {len(numbers) // 2} extents, and its header announces "
-            f"{show(count)}"
+            f"{cite(count)}"
         )
     for offset, length in zip(numbers[::2], numbers[1::2], strict=True):
         extents.add(offset, length)
@@ -211,7 +211,7 @@ def _lines(stream: HeadReader, stop: int) -> Iterator[int]:
             yield decimal(line, "sparse map's")
         elif len(text) > _LONGEST_NUMBER or stream.at + BLOCK > stop:
             raise BundleError(
-                f"the archive's sparse map is damaged: {show(text)} is followed by no line's end"
+                f"the archive's sparse map is damaged: {cite(text)} is followed by no line's end"
             )
         else:
             text += stream.take(BLOCK, "its sparse map")

@@ -14,6 +14,8 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 
+from bundlefs.base.spans import joined
+
 _GREETING = struct.Struct(">8s8sH")
 _OPTION = struct.Struct(">8sII")
 _EXPORT = struct.Struct(">QH")
@@ -60,7 +62,7 @@ class Connection:
             step = min(length, _LONGEST)
             pieces.append(self._read(offset, step))
             offset, length = offset + step, length - step
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return joined(pieces)
 
     def _read(self, offset: int, length: int) -> bytes:
         self._socket.sendall(_REQUEST.pack(_REQUEST_MAGIC, 0, _READ, 0, offset, length))

@@ -115,7 +115,7 @@ def _not_raw(where: str, form: Form, path: str) -> str:
 
 
 def _inside(file: Image, form: Form, spool_dir: Path | None, kept: Path | None) -> InsideImage:
-    content = _content(file, form, spool_dir or spool.default_folder(), kept)
+    content = _content(file, form, spool_dir or spool.spool_folder(), kept)
     try:
         _require_disk(file, form, content)
         # With access points that were kept all would be near, and without them it would not.
@@ -129,7 +129,7 @@ def _content(file: Image, form: Form, folder: Path, kept: Path | None) -> Conten
     if form is Form.GZIP:
         return gzipped.GzippedImage(file, kept)
     if form in unpack.PACKINGS:
-        return spool.unpacked(file, form, folder)
+        return spool.unpack_file(file, form, folder)
     return qemu.serve(file, form)
 
 

@@ -20,12 +20,12 @@ from bundlefs.image.raw import Image
 log = logging.getLogger(__name__)
 
 
-def default_folder() -> Path:
+def spool_folder() -> Path:
     """Return $TMPDIR, or /var/tmp without it: images are large, and /tmp may be in memory."""
     return Path(os.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108  # no name is made in it
 
 
-def unpacked(file: Image, form: Form, folder: Path) -> Image:
+def unpack_file(file: Image, form: Form, folder: Path) -> Image:
     """Unpack a file into `folder` and return the image that came out.
 
     Raises:

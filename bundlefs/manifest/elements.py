@@ -11,6 +11,7 @@ from typing import Final
 from xml.parsers import expat
 
 from bundlefs.base.errors import BundleError
+from bundlefs.base.escapes import cite
 
 # Eucalyptus takes 5 MiB; 100,000 parts are 12 MiB.
 LONGEST_MANIFEST = 16 << 20
@@ -25,7 +26,7 @@ _LONGEST_NAME = 255
 _MOST_TAGS = 12 * MOST_PARTS
 _MOST_EQUAL_SIGNS = 6 * MOST_PARTS
 _CHUNK = 256 << 10
-_SHOWN = 80
+_LONGEST_BEGINNING = 80
 _BLANKS = " \t\r\n"
 
 MACHINE = "manifest/machine_configuration"
@@ -120,7 +121,7 @@ def _require_modest(data: bytes) -> None:
 
 
 def _begins_as_xml(data: bytes) -> bool:
-    head = data[:_SHOWN].removeprefix("\N{BYTE ORDER MARK}".encode())
+    head = data[:_LONGEST_BEGINNING].removeprefix("\N{BYTE ORDER MARK}".encode())
     return head.lstrip(_BLANKS.encode()).startswith(b"<")
 
 
@@ -196,7 +197,7 @@ class Elements:
             self._pass_over(tag, path)
             return
         if path not in _REPEATED and path in self._seen:
-            raise BundleError(f"it has a second element {show(path)} where one may be")
+            raise BundleError(f"it has a second element {cite(path)} where one may be")
         self._seen.add(path)
         self._path = path
         self._text.clear()
@@ -207,9 +208,9 @@ class Elements:
     def _pass_over(self, tag: str, path: str) -> None:
         if not self._passed_over and path != _IGNORED:
             if not self._path:
-                raise BundleError(f"it is no manifest but has the element {show(tag)} at its root")
+                raise BundleError(f"it is no manifest but has the element {cite(tag)} at its root")
             if tag in _KNOWN_TAGS:
-                raise BundleError(f"it has the element {show(path)}, which has no place there")
+                raise BundleError(f"it has the element {cite(path)}, which has no place there")
         self._passed_over += 1
 
     def _read_attributes(self, path: str, attributes: dict[str, str]) -> None:
@@ -226,7 +227,7 @@ class Elements:
                 self.unnamed = self.unnamed or path
         elif algorithm.upper() != _ALGORITHMS[path]:
             raise BundleError(
-                f"its {show(path)} is of the unknown algorithm {show(algorithm)}: it must be "
+                f"its {cite(path)} is of the unknown algorithm {cite(algorithm)}: it must be "
                 f"{_ALGORITHMS[path]}"
             )
 
@@ -236,7 +237,7 @@ class Elements:
         self._length += len(text)
         if self._length > _LIMITS[self._path]:
             raise BundleError(
-                f"its {show(self._path)} is longer than {_LIMITS[self._path]} characters"
+                f"its {cite(self._path)} is longer than {_LIMITS[self._path]} characters"
             )
         self._text.append(text)
 
@@ -276,7 +277,7 @@ class Elements:
         _require_file_name(filename)
         if not DIGEST.fullmatch(digest):
             raise BundleError(
-                f"the digest {show(digest)} of its part {index} is no SHA-1: 40 hex digits"
+                f"the digest {cite(digest)} of its part {index} is no SHA-1: 40 hex digits"
             )
         self.parts[index] = PartEntry(filename, digest.lower())
 
@@ -286,7 +287,7 @@ class Elements:
         self._seen.discard(path)
         text = self.texts.pop(path, "")
         if not text:
-            raise BundleError(f"its {show(path)} is missing or empty")
+            raise BundleError(f"its {cite(path)} is missing or empty")
         return text
 
 
@@ -298,7 +299,7 @@ def _require_file_name(name: str) -> None:
         or len(name.encode()) > _LONGEST_NAME
     ):
         raise BundleError(
-            f"the part name {show(name)} is no plain file name: it may have no '/' and no control "
+            f"the part name {cite(name)} is no plain file name: it may have no '/' and no control "
             f"character, be neither '.' nor '..', and have at most {_LONGEST_NAME} bytes"
         )
 
@@ -310,11 +311,5 @@ def number(text: str, what: str, largest: int) -> int:
         BundleError: it is no such number.
     """
     if not _NUMBER.fullmatch(text) or int(text) > largest:
-        raise BundleError(f"{what} is {show(text)}, and must be a number from 0 to {largest}")
+        raise BundleError(f"{what} is {cite(text)}, and must be a number from 0 to {largest}")
     return int(text)
-
-
-def show(text: str) -> str:
-    """Quote what an untrusted manifest says: escaped, on one line, shortened."""
-    shown = repr(text[:_SHOWN])
-    return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 2]}…{shown[-1]}"

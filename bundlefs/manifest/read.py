@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundlefs.base.errors import BundleError, UsageError
-from bundlefs.base.escapes import quoted
+from bundlefs.base.escapes import cite, quoted
 from bundlefs.manifest.elements import (
     CONTROL,
     DIGEST,
@@ -28,7 +28,6 @@ from bundlefs.manifest.elements import (
     PartEntry,
     gather,
     number,
-    show,
 )
 
 __all__ = ["BundleManifest", "PartEntry", "find_manifest", "parse_manifest", "read_manifest"]
@@ -175,7 +174,7 @@ def _manifest(found: Elements) -> BundleManifest:
     if version == "3":
         found.forget_machine()  # it has none that is signed
     elif found.unnamed:
-        raise BundleError(f"its {show(found.unnamed)} does not say its algorithm")
+        raise BundleError(f"its {cite(found.unnamed)} does not say its algorithm")
     product_codes, more_codes, ancestors = (_list(found, path) for path in REPEATED_TEXTS)
     for text in (each for mapping in found.mappings for each in mapping):
         _require_text(text, "block device mapping")
@@ -208,7 +207,7 @@ def _version(found: Elements) -> str:
     version = _required(found, "manifest/version")
     if version not in _WRITTEN:
         known = ", ".join(VERSIONS)
-        raise BundleError(f"its version {show(version)} is unknown: those known are {known}")
+        raise BundleError(f"its version {cite(version)} is unknown: those known are {known}")
     return version
 
 
@@ -223,7 +222,7 @@ def _optional(found: Elements, path: str) -> str | None:
 def _required(found: Elements, path: str) -> str:
     text = _optional(found, path)
     if text is None:
-        raise BundleError(f"its {show(path)} is missing or empty")
+        raise BundleError(f"its {cite(path)} is missing or empty")
     return text
 
 
@@ -237,14 +236,14 @@ def _list(found: Elements, path: str) -> tuple[str, ...]:
 def _hex(found: Elements, path: str) -> str | None:
     text = _optional(found, path)
     if text is not None and not _HEX_DIGITS.fullmatch(text):
-        raise BundleError(f"its {show(path)} {show(text)} is not hex: two digits for each byte")
+        raise BundleError(f"its {cite(path)} {cite(text)} is not hex: two digits for each byte")
     return text
 
 
 def _tar_digest(found: Elements) -> str | None:
     text = _optional(found, f"{IMAGE}/digest")
     if text is not None and not DIGEST.fullmatch(text):
-        raise BundleError(f"its digest {show(text)} is no SHA-1: 40 hex digits")
+        raise BundleError(f"its digest {cite(text)} is no SHA-1: 40 hex digits")
     digest = text and text.lower()
     return None if digest == _DIGEST_OF_NOTHING else digest
 
@@ -270,7 +269,7 @@ def _size(text: str, what: str, largest: int) -> int:
 def _parts(found: Elements) -> tuple[PartEntry, ...]:
     parts = found.parts
     if found.count is None:
-        raise BundleError(f"its {show(f'{IMAGE}/parts')} is missing, so there is nothing to read")
+        raise BundleError(f"its {cite(f'{IMAGE}/parts')} is missing, so there is nothing to read")
     if len(parts) != found.count:
         raise BundleError(f"it announces {found.count} parts and lists {len(parts)}")
     if not parts:
@@ -288,10 +287,10 @@ def _require_unique(parts: dict[int, PartEntry]) -> None:
         other = indexes.setdefault(part.filename, index)
         if other != index:
             raise BundleError(
-                f"its parts {other} and {index} have the same file name {show(part.filename)}"
+                f"its parts {other} and {index} have the same file name {cite(part.filename)}"
             )
 
 
 def _require_text(text: str, what: str) -> None:
     if CONTROL.search(text):
-        raise BundleError(f"its {show(what)} {show(text)} has a control character in it")
+        raise BundleError(f"its {cite(what)} {cite(text)} has a control character in it")

@@ -16,7 +16,7 @@ from bundlefs.base.errors import (
     ClosedError,
     StateError,
 )
-from bundlefs.base.spans import Span
+from bundlefs.base.spans import Span, joined
 from bundlefs.codec.untar import Member, Run, read_member
 from bundlefs.keys.files import Passphrase
 from bundlefs.keys.rsa import Secret
@@ -84,7 +84,7 @@ class OpenedBundle:
                 pieces.append(data)
             else:
                 pieces.append(bytes(piece.length))
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return joined(pieces)
 
     def __enter__(self) -> Self:
         return self

@@ -20,7 +20,7 @@ from typing import Self
 from bundlefs.base.descriptors import Descriptors
 from bundlefs.base.errors import BundleError
 from bundlefs.base.kept import Kept
-from bundlefs.base.spans import Span, split
+from bundlefs.base.spans import Span, joined, split
 from bundlefs.manifest.read import BundleManifest
 from bundlefs.unbundling.part_file import RUN, PartFile, sha1_of
 
@@ -115,7 +115,7 @@ class PartFiles:
             for run, inside in split(wanted, RUN):
                 pieces.append(self._runs.get((number, run))[inside.start : inside.stop])
             number += 1
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return joined(pieces)
 
     def _run(self, key: tuple[int, int]) -> bytes:
         number, run = key

@@ -45,7 +45,7 @@ from bundlefs.cli.opening import (
 from bundlefs.cli.prefixes import warn_of_prefix
 from bundlefs.cli.streams import say
 from bundlefs.image.source import Source
-from bundlefs.image.spool import default_folder
+from bundlefs.image.spool import spool_folder
 from bundlefs.state.memory import State
 
 log = logging.getLogger(__name__)
@@ -212,7 +212,7 @@ def _spooled(pipe: BinaryIO) -> Iterator[int]:
 
     The file has no name: a plain image must not stay behind, however this ends.
     """
-    folder = default_folder()
+    folder = spool_folder()
     with ExitStack() as stack:
         try:
             file = stack.enter_context(os.fdopen(open_unnamed(folder), "r+b"))
