@@ -31,7 +31,7 @@ class Bundle:
 
 
 def tar_stream(image: bytes, name: str, mtime: int) -> bytes:
-    """Give the plain GNU member of mode 0644 and root, padded to records of 10,240 bytes."""
+    """Return the plain GNU member of mode 0644 and root, padded to records of 10,240 bytes."""
     member = tarfile.TarInfo(name)
     member.size, member.mtime, member.mode = len(image), mtime, 0o644
     member.uname = member.gname = "root"
@@ -42,20 +42,20 @@ def tar_stream(image: bytes, name: str, mtime: int) -> bytes:
 
 
 def deflate(tar: bytes, level: int) -> bytes:
-    """Give one gzip member."""
+    """Return one gzip member."""
     machine = zlib.compressobj(level, wbits=GZIP)
     return machine.compress(tar) + machine.flush()
 
 
 def seal(deflated: bytes, key: bytes, iv: bytes) -> bytes:
-    """Give AES-128-CBC of all of it, with PKCS#7 padding."""
+    """Return AES-128-CBC of all of it, with PKCS#7 padding."""
     padder, encryptor = PKCS7(128).padder(), Cipher(AES128(key), CBC(iv)).encryptor()
     padded = padder.update(deflated) + padder.finalize()
     return encryptor.update(padded) + encryptor.finalize()
 
 
 def cut(sealed: bytes, part_size: int = PART_SIZE) -> list[bytes]:
-    """Give the parts: all of `part_size` bytes but the last, and none empty."""
+    """Return the parts: all of `part_size` bytes but the last, and none empty."""
     return [sealed[start : start + part_size] for start in range(0, len(sealed), part_size)]
 
 
@@ -73,14 +73,14 @@ def bundle(image: bytes, key: bytes, iv: bytes, *, name: str = "image", mtime: i
 
 
 def unseal(parts: list[bytes], key: bytes, iv: bytes) -> bytes:
-    """Give what was deflated: the parts joined, decrypted, the padding checked and gone."""
+    """Return what was deflated: the parts joined, decrypted, the padding checked and gone."""
     decryptor, unpadder = Cipher(AES128(key), CBC(iv)).decryptor(), PKCS7(128).unpadder()
     padded = decryptor.update(b"".join(parts)) + decryptor.finalize()
     return unpadder.update(padded) + unpadder.finalize()
 
 
 def inflate(deflated: bytes) -> bytes:
-    """Give the content of exactly one gzip member, its CRC and length checked by zlib.
+    """Return the content of exactly one gzip member, its CRC and length checked by zlib.
 
     Raises:
         AssertionError: The member does not end, or something follows it.
@@ -94,12 +94,12 @@ def inflate(deflated: bytes) -> bytes:
 
 
 def unbundle(parts: list[bytes], key: bytes, iv: bytes) -> bytes:
-    """Give the tar stream of a bundle."""
+    """Return the tar stream of a bundle."""
     return inflate(unseal(parts, key, iv))
 
 
 def untar(tar: bytes) -> bytes:
-    """Give the content of the first member, its holes as zeros, read as OpenStack does: `r|`."""
+    """Return the content of the first member, its holes as zeros, read as OpenStack does: `r|`."""
     with tarfile.open(fileobj=io.BytesIO(tar), mode="r|") as archive:
         member = archive.next()
         assert member is not None, "the archive is empty"

@@ -4,7 +4,7 @@ The tar stream is cut into blocks of 1 MiB, each deflated without knowledge of t
 any of them can be made again alone, and many can be made at a time. Each result is a run of
 deflate blocks that ends on a byte boundary, none of them marked final. Concatenated between
 `GZIP_HEADER` and `gzip_trailer`, the results are one gzip member [RFC 1951, RFC 1952], as readers
-of bundles need it [contrib/format.md].
+of bundles need it [contrib/format.md, gzip].
 
 Nothing leaves `Codec.compress` that was not decoded and found equal to its input. `LEVELS` was
 chosen by the measurements of `contrib/levels`.

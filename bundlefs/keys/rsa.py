@@ -66,7 +66,7 @@ class UserKeys:
 
         A key alone wraps with its own public half. A certificate alone wraps, and an ephemeral
         RSA-2048 key signs: EC2 cannot check the signature, so a key that is forgotten afterwards
-        will do [contrib/format.md].
+        will do [contrib/format.md, The manifest].
 
         Raises:
             KeyFileError: a file is of no use, or the two do not belong together.
@@ -100,7 +100,7 @@ def wrap(public: RSAPublicKey, secret: Secret) -> tuple[str, str]:
     """Encrypt the key and the IV, so that the owner of `public` alone can unbundle.
 
     Each is written as 32 lowercase hex digits, and that text is encrypted with RSA PKCS#1 v1.5
-    [contrib/format.md]. The padding is random, so two calls return different texts.
+    [contrib/format.md, The manifest]. The padding is random, so two calls return different texts.
 
     Returns:
         Encrypted key and encrypted IV in hex, each twice as long as the modulus in bytes.

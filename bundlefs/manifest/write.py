@@ -171,7 +171,7 @@ def render(
     wrapped: WrappedSecrets,
     sign: Callable[[bytes], str],
 ) -> bytes:
-    """Write the manifest: UTF-8, a declaration and one line [contrib/format.md].
+    """Write the manifest: UTF-8, a declaration and one line [contrib/format.md, The manifest].
 
     Its size does not depend on the value of any digest, so it can be known before they are:
     render with `PLACEHOLDER_DIGEST` in their place. Wrapping is random, but is not done here, so

@@ -1,4 +1,4 @@
-"""The other bundlers' pipelines, as they run them [peers' own sources]."""
+"""The other bundlers' pipelines, as they run them, by their own sources."""
 
 from pathlib import Path
 

@@ -47,7 +47,7 @@ def within(*words: str | Path) -> tuple[int, str, str]:
 
 
 def the_line(err: str) -> str:
-    """Give the one line that an error is told in."""
+    """Return the one line that an error is told in."""
     line, newline, more = err.partition("\n")
     assert (newline, more) == ("\n", ""), err
     assert line.startswith("bundlefs: "), line
@@ -56,7 +56,7 @@ def the_line(err: str) -> str:
 
 
 def report(text: str) -> dict[str, tuple[str, str]]:
-    """Give what `verify` printed: for each check its outcome and what it says."""
+    """Return what `verify` printed: for each check its outcome and what it says."""
     found = {}
     for line in text.splitlines():
         outcome, _, rest = line.partition(" ")

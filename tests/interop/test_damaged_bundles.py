@@ -81,7 +81,7 @@ def swap(made: Made) -> None:
 
 
 def replace_by(make: Callable[[Path], object]) -> Callable[[Made], None]:
-    """Give the damage that puts something else in a part's place."""
+    """Return the damage that puts something else in a part's place."""
 
     def damage(made: Made) -> None:
         made.parts[DAMAGED].unlink()
@@ -91,7 +91,7 @@ def replace_by(make: Callable[[Path], object]) -> Callable[[Made], None]:
 
 
 def resize(part: int, change: int) -> Callable[[Made], None]:
-    """Give the damage that cuts a part, or makes it longer by zeros."""
+    """Return the damage that cuts a part, or makes it longer by zeros."""
 
     def damage(made: Made) -> None:
         os.truncate(made.parts[part], made.parts[part].stat().st_size + change)
@@ -193,7 +193,7 @@ def sealed(workshop: Workshop, compressed: bytes, size: int, *, tar: bytes = b""
 
 
 def archived(*members: tuple[tarfile.TarInfo, bytes], end: int = 1024) -> bytes:
-    """Give a tar stream of members, each with its content."""
+    """Return a tar stream of members, each with its content."""
     pieces = []
     for info, content in members:
         info.size = len(content) if info.isreg() else 0

@@ -50,7 +50,7 @@ def own(made: Made, workshop: Workshop) -> tuple[str | Path, ...]:
 
 
 def modulus_size(manifest: Path) -> int:
-    """Give the bytes of the EC2 key that a manifest is for."""
+    """Return the bytes of the EC2 key that a manifest is for."""
     return len(oracles.element(manifest, "ec2_encrypted_key")) // 2
 
 

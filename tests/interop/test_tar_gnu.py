@@ -30,7 +30,7 @@ def gnu_tar(path: Path, *options: str, mtime: int = MTIME) -> bytes:
 
 
 def gnu_tar_start(path: Path, *options: str) -> bytes:
-    """Give the header alone: a whole stream of gibibytes of zeros would show nothing more."""
+    """Return the header alone: a whole stream of gibibytes of zeros would show nothing more."""
     command = ["tar", *COMMON, f"--mtime=@{MTIME}", *options, "-cf", "-", "--", path.name]
     with subprocess.Popen(
         command, cwd=path.parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -50,7 +50,7 @@ def zipped(raw: Path, file: Path) -> None:
 
 
 def begins(head: bytes, offset: int = 0) -> Maker:
-    """Give what writes a head where no tool of these tests makes the format."""
+    """Return a function that writes a head where no tool of these tests makes the format."""
     return lambda _, file: file.write_bytes((bytes(offset) + head).ljust(MIB, b"\7"))
 
 
@@ -267,7 +267,7 @@ def swap(path: Path) -> None:
 
 
 def written(offset: int, data: bytes) -> Callable[[Path], object]:
-    """Give what writes the signature of a file system that no tool of these tests makes."""
+    """Return a function that writes the signature of a file system which no tool here makes."""
     return lambda path: images.sparse_image(path, 8 * MIB, {offset: data})
 
 

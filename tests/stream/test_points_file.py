@@ -81,7 +81,7 @@ def appended(path: Path) -> None:
 
 
 def rubbish(path: Path) -> None:
-    """Give what has a checksum, and is nothing that `indexed_gzip` has written."""
+    """Return something that has a checksum, and is nothing that `indexed_gzip` has written."""
     PointsFile(path, OF).save(b"rubbish")
 
 
@@ -134,7 +134,7 @@ def spread(path: Path) -> None:
 
 
 def of_another_bundle(path: Path) -> None:
-    """Give what another bundle's file of points has; they would lead into the middle of a code."""
+    """Return the points of another bundle's file, which would lead into the middle of a code."""
     points = path.read_bytes()[32:-32]
     PointsFile(path, OF).save(points)
 

@@ -19,7 +19,7 @@ from tests.support.tools import ACCOUNT, pipeline, run
 
 KEY = "00112233445566778899aabbccddeeff"
 IV = "f0e1d2c3b4a5968778695a4b3c2d1e0f"
-SCALR_IV = "0123456789abcdef"  # 16 digits; openssl fills up with zeros [peers: scalarizr]
+SCALR_IV = "0123456789abcdef"  # 16 digits, as scalarizr writes; openssl fills up with zeros
 OF_NOTHING = "da39a3ee5e6b4b0d3255bfef95601890afd80709"
 UNSIGNED = "UNSIGNED"  # what euca2ools writes in place of a signature
 
@@ -33,7 +33,7 @@ Archiver = Callable[[Path, Path], object]
 
 
 def gnu_tar(*options: str) -> Archiver:
-    """Give GNU tar with `options`; the member has the image's own name."""
+    """Return GNU tar with `options`; the member has the image's own name."""
 
     def archive(image: Path, tar: Path) -> None:
         run(["tar", *options, "-C", image.parent, "-cf", tar, image.name])
@@ -42,7 +42,7 @@ def gnu_tar(*options: str) -> Archiver:
 
 
 def python_tar(tar_format: int) -> Archiver:
-    """Give Python's tarfile, which knows no holes."""
+    """Return Python's tarfile, which knows no holes."""
 
     def archive(image: Path, tar: Path) -> None:
         with tarfile.open(tar, "w", format=tar_format) as stream:
@@ -168,7 +168,7 @@ class Workshop:
         return Made(stages.image, stages.tar, path, parts, facts)
 
     def key(self, bundler: Bundler) -> tuple[str, Path]:
-        """Give the option that opens what `bundler` makes."""
+        """Return the option that opens what `bundler` makes."""
         own = ("--user-key", self.user.private)
         return own if bundler.signed else ("--ec2-key", self.ec2.private)
 
@@ -235,7 +235,7 @@ def _image(facts: Facts) -> str:
 
 
 def _keys(facts: Facts) -> str:
-    """Give the four wrapped values; euca2ools leaves those empty that it has no key for."""
+    """Return the four wrapped values; euca2ools leaves those empty that it has no key for."""
     user, ec2 = facts.user or ("", ""), facts.ec2 or ("", "")
     aes = " algorithm='AES-128-CBC'"
     return (
@@ -262,7 +262,7 @@ def mixed_image(path: Path) -> Path:
 
 
 def zeros_gzip(start: bytes, zeros: int) -> bytes:
-    """Give a gzip stream of `start` and of `zeros` MiB of zeros behind it, without making them.
+    """Return a gzip stream of `start` and of `zeros` MiB of zeros behind it, without making them.
 
     A MiB of zeros that is flushed fully is the same each time. The stream has no end, and so
     no checksum: nobody should get there.
@@ -275,7 +275,7 @@ def zeros_gzip(start: bytes, zeros: int) -> bytes:
 
 
 def member(name: str, size: int, kind: bytes = tarfile.REGTYPE, target: str = "") -> bytes:
-    """Give the header of a tar member."""
+    """Return the header of a tar member."""
     info = tarfile.TarInfo(name)
     info.size, info.type, info.linkname = size, kind, target
     return info.tobuf(tarfile.GNU_FORMAT)

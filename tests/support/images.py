@@ -42,7 +42,7 @@ def tuned_image(path: Path, random: int, size: int) -> Path:
 
 
 def text(size: int, seed: str = "text") -> bytes:
-    """Give `size` bytes of words, which deflate to about a fifth."""
+    """Return `size` bytes of words, which deflate to about a fifth."""
     picks = hashlib.shake_128(seed.encode()).digest(size // 5 + 1)
     return b" ".join(WORDS[pick % len(WORDS)] for pick in picks)[:size].ljust(size, b".")
 

@@ -33,7 +33,7 @@ class Mount:
     pid: int
 
     def status(self) -> dict[str, Any]:
-        """Give what `.bundlefs/status.json` says now."""
+        """Return what `.bundlefs/status.json` says now."""
         return read_status(self.path)
 
     def umount(self) -> None:
@@ -51,7 +51,7 @@ class Mount:
         return sorted(self.path.glob("*.part.*"))
 
     def manifest(self, name: str = "image.manifest.xml") -> Path:
-        """Give the path of a manifest."""
+        """Return the path of a manifest."""
         return self.path / name
 
 
@@ -66,7 +66,7 @@ def require_fuse() -> None:
 
 
 def settings(env: dict[str, str] | None = None) -> dict[str, str]:
-    """Give the environment of a bundlefs command: the machine's, an account, and `env`."""
+    """Return the environment of a bundlefs command: the machine's, an account, and `env`."""
     return dict(os.environ) | {"BUNDLEFS_ACCOUNT": ACCOUNT} | (env or {})
 
 
@@ -91,7 +91,7 @@ def bundlefs(*words: str | Path, env: dict[str, str] | None = None) -> str:
 
 
 def read_status(mountpoint: Path) -> dict[str, Any]:
-    """Give the status of the mount at `mountpoint`."""
+    """Return the status of the mount at `mountpoint`."""
     status: dict[str, Any] = json.loads((mountpoint / ".bundlefs/status.json").read_bytes())
     return status
 

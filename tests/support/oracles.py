@@ -31,7 +31,7 @@ class Secrets:
 
 
 def element(manifest: Path, name: str) -> str:
-    """Give the text of the one element `name`, as `sed` would find it."""
+    """Return the text of the one element `name`, as `sed` would find it."""
     found = re.findall(rf"<{name}(?: [^>]*)?>([^<]*)</{name}>", manifest.read_text("ascii"))
     assert len(found) == 1, f"{name} stands {len(found)} times in {manifest}"
     return str(found[0])
@@ -52,25 +52,25 @@ def secrets(manifest: Path, private_key: Path, whose: str = "user") -> Secrets:
 
 
 def part_names(manifest: Path) -> list[str]:
-    """Give the part names in document order."""
+    """Return the part names in document order."""
     return re.findall(r"<filename>([^<]*)</filename>", manifest.read_text("ascii"))
 
 
 def part_digests(manifest: Path) -> list[str]:
-    """Give the parts' SHA-1 as the manifest states them, in document order."""
+    """Return the parts' SHA-1 as the manifest states them, in document order."""
     pattern = r"</filename><digest algorithm='SHA1'>([^<]*)</digest></part>"
     return re.findall(pattern, manifest.read_text("ascii").replace('"', "'"))
 
 
 def image_digest(manifest: Path) -> str:
-    """Give the SHA-1 of the tar stream as the manifest states it."""
+    """Return the SHA-1 of the tar stream as the manifest states it."""
     found = re.findall(r"<digest [^>]*>([^<]*)</digest><size>", manifest.read_text("ascii"))
     assert len(found) == 1, f"{len(found)} digests stand before the size in {manifest}"
     return str(found[0])
 
 
 def sha1sum(paths: Iterable[Path]) -> list[str]:
-    """Give the SHA-1 of each file, by coreutils."""
+    """Return the SHA-1 of each file, by coreutils."""
     return [run(["sha1sum", "--", path]).split()[0].decode() for path in paths]
 
 
@@ -122,7 +122,7 @@ def gnu_tar(image: Path, tar: Path, *, name: str, mtime: int, sparse: bool) -> P
 
 
 def tar_mtime(tar: Path) -> int:
-    """Give the member's time in seconds, from the octal digits of the header."""
+    """Return the member's time in seconds, from the octal digits of the header."""
     with tar.open("rb") as stream:
         return int(stream.read(512)[136:147], 8)
 
@@ -142,7 +142,7 @@ def assert_same_sparse(ours: Path, theirs: Path) -> None:
 
 
 def extents(file: int) -> set[tuple[int, int]]:
-    """Give the start and end of what the file system calls data."""
+    """Return the start and end of what the file system calls data."""
     found, size, end = set(), os.fstat(file).st_size, 0
     with contextlib.suppress(OSError):  # ENXIO: nothing but a hole is left
         while end < size:

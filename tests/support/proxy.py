@@ -50,12 +50,12 @@ class Recorder:
     exchanges: list[Exchange] = field(default_factory=list)
 
     def acls(self) -> dict[str, str | None]:
-        """Give the ACL asked for, by /bucket/key, of every object that was made."""
+        """Return the ACL asked for, by /bucket/key, of every object that was made."""
         made = [one for one in self.exchanges if one.makes_object]
         return {one.path: one.headers.get("x-amz-acl") for one in made}
 
     def failures(self) -> list[Exchange]:
-        """Give the writes that the server refused."""
+        """Return the writes that the server refused."""
         writes = ("PUT", "POST")
         return [one for one in self.exchanges if one.method in writes and one.status >= 300]
 

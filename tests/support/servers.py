@@ -31,7 +31,7 @@ class Server:
     secret_key: str = field(repr=False)
 
     def at(self, url: str) -> "Server":
-        """Give the same server as reached through `url`, a proxy's."""
+        """Return the same server as reached through `url`, a proxy's."""
         return Server(url, self.access_key, self.secret_key)
 
 
@@ -90,7 +90,7 @@ def moto(scratch: Path) -> Iterator[Server]:
 
 
 def settings(server: Server, home: Path, remote: str = "sink", **extra: str) -> dict[str, str]:
-    """Give a clean environment in which aws-cli reaches a server, and rclone by `remote`."""
+    """Return a clean environment in which aws-cli reaches a server, and rclone by `remote`."""
     config = {
         "TYPE": "s3",
         "PROVIDER": "Other",

@@ -24,7 +24,7 @@ Maker = Callable[[Path, Path], object]
 
 
 def by(*words: str) -> Maker:
-    """Give what runs a filter: image in, file out."""
+    """Return a function that runs a filter: image in, file out."""
 
     def make(raw: Path, file: Path) -> None:
         with raw.open("rb") as image:
@@ -34,7 +34,7 @@ def by(*words: str) -> Maker:
 
 
 def halves(command: str, between: bytes = b"", after: bytes = b"") -> Maker:
-    """Give what compresses the two halves of an image apart, one behind the other."""
+    """Return a function that compresses the two halves of an image apart, one behind the other."""
 
     def make(raw: Path, file: Path) -> None:
         half = str(SIZE // 2)
@@ -46,7 +46,7 @@ def halves(command: str, between: bytes = b"", after: bytes = b"") -> Maker:
 
 
 def qemu(form: str, *options: str) -> Maker:
-    """Give what converts an image with `qemu-img`."""
+    """Return a function that converts an image with `qemu-img`."""
 
     def make(raw: Path, file: Path) -> None:
         run(["qemu-img", "convert", "-q", "-f", "raw", "-O", form, *options, raw, file])

@@ -20,7 +20,7 @@ PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME")
 
 
 def tool(name: str) -> str:
-    """Give the path of a stock tool; the tests' own environment comes first, sbin last.
+    """Return the path of a stock tool; the tests' own environment comes first, sbin last.
 
     Raises:
         FileNotFoundError: It is not installed. Tests fail by this, they never skip.
@@ -33,7 +33,7 @@ def tool(name: str) -> str:
 
 
 def clean_env(home: Path, **extra: str) -> dict[str, str]:
-    """Give an environment without the machine's settings, with `home` as HOME, plus `extra`."""
+    """Return an environment without the machine's settings, with `home` as HOME, plus `extra`."""
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return kept | {"HOME": str(home), "NO_PROXY": "*", "no_proxy": "*"} | extra
 

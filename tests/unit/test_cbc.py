@@ -19,7 +19,7 @@ STREAMS = st.binary(max_size=100) | st.integers(0, len(LONG)).map(lambda size: L
 
 @st.composite
 def cut_streams(draw: st.DrawFn) -> list[bytes]:
-    """Give a stream in pieces, some of them empty."""
+    """Return a stream in pieces, some of them empty."""
     stream = draw(STREAMS)
     cuts = draw(st.lists(st.integers(0, len(stream)), max_size=12))
     return [stream[start:stop] for start, stop in pairwise([0, *sorted(cuts), len(stream)])]

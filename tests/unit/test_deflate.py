@@ -87,7 +87,7 @@ def member(codec: Codec, blocks: list[bytes]) -> bytes:
 
 
 def final_deflate(block: bytes, level: int) -> bytearray:
-    """Give libdeflate's own output, which ends in a final block."""
+    """Return libdeflate's own output, which ends in a final block."""
     return bytearray(libdeflate.deflate_compress(block, level))
 
 

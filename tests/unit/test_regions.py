@@ -39,7 +39,7 @@ def modulus(recipient: Recipient) -> int:
 
 
 def again(key: RSAPublicKey) -> RSAPublicKey:
-    """Give the same key as another object, as a second file would."""
+    """Return the same key as another object, as a second file would."""
     return key.public_numbers().public_key()
 
 

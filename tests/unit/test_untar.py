@@ -91,7 +91,7 @@ def entries(extents: Iterable[tuple[int, int]]) -> bytes:
 def sparse_header(
     extents: Sequence[tuple[int, int]], size: int, stored: int | None = None
 ) -> bytes:
-    """Give an old GNU sparse header with up to 4 extents."""
+    """Return an old GNU sparse header with up to 4 extents."""
     total = sum(length for _, length in extents) if stored is None else stored
     return edited(
         stock_header(total, b"S"), map=entries(extents), extended=b"\0", realsize=octal(size)
@@ -99,7 +99,7 @@ def sparse_header(
 
 
 def record(key: str, value: str | bytes) -> bytes:
-    """Give a PAX record, which counts its own length."""
+    """Return a PAX record, which counts its own length."""
     body = (
         b" " + key.encode() + b"=" + (value.encode() if isinstance(value, str) else value) + b"\n"
     )
@@ -114,7 +114,7 @@ def pax(body: bytes, kind: bytes = b"x") -> bytes:
 
 
 def pax_1_0(numbers: bytes, data: bytes, size: int) -> bytes:
-    """Give a PAX 1.0 sparse member whose map is `numbers`."""
+    """Return a PAX 1.0 sparse member whose map is `numbers`."""
     records = (
         record("GNU.sparse.major", "1")
         + record("GNU.sparse.minor", "0")
