@@ -2,7 +2,8 @@
 
 To go on, CBC needs only the last 16 bytes of ciphertext, and up to 15 bytes of plaintext that did
 not fill a block. Both together are a `CbcState`, with which any point of the sealed stream can be
-reached without what lies before it. PKCS#7 padding ends the stream [contrib/format.md, AES-128-CBC].
+reached without what lies before it. PKCS#7 padding ends the stream.
+[contrib/format.md, AES-128-CBC]
 """
 
 from dataclasses import dataclass, field
