@@ -24,7 +24,7 @@ class ManualPage(BuildHookInterface):  # type: ignore[type-arg]  # it is not sub
     """The build hook; hatchling finds it as the only one in this file."""
 
     def dependencies(self) -> list[str]:
-        """Give what has to be installed for a build."""
+        """Return what has to be installed for a build."""
         needed = self.metadata.core.dependencies
         names = [re.split(r"[^\w.-]", each, maxsplit=1)[0] for each in needed]
         pairs = zip(names, needed, strict=True)

@@ -28,6 +28,7 @@ def main() -> int:
     """Measure, print, and tell whether all bars held."""
     arguments = _arguments()
     report = Report()
+    report.head()
     with tempfile.TemporaryDirectory(prefix="bundlefs-bench-") as name:
         folder = Path(name)
         size = _QUICK_SIZE if arguments.quick else _SIZE

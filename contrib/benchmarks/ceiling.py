@@ -30,7 +30,7 @@ from bundlefs.state.memory import State
 
 
 def bare(blocks: list[bytes], level: int) -> float:
-    """Give the seconds in which the codec alone deflates the blocks on all cores."""
+    """Return the seconds in which the codec alone deflates the blocks on all cores."""
     codec = codec_for(level)
     start = time.perf_counter()
     with ThreadPoolExecutor(default_jobs()) as pool:
@@ -40,7 +40,7 @@ def bare(blocks: list[bytes], level: int) -> float:
 
 
 def pipeline(image: Path, level: int, keys: UserKeys) -> float:
-    """Give the seconds of our whole first pass, from the image to sealed and digested parts."""
+    """Return the seconds of our whole first pass, from the image to sealed and digested parts."""
     metadata = Metadata(account="123456789012")
     recipe = Recipe("image", metadata, recipients("image", [], []), keys, level)
     with Image.open(image) as source, Workers(default_jobs()) as workers:
@@ -52,7 +52,7 @@ def pipeline(image: Path, level: int, keys: UserKeys) -> float:
 
 
 def bundling(image: Path, level: int, keys: UserKeys) -> float:
-    """Give the seconds of `bundlefs bundle` into a folder, synced parts and manifest included."""
+    """Return the seconds of `bundlefs bundle` into a folder, synced parts and manifest included."""
     metadata = Metadata(account="123456789012")
     recipe = Recipe("image", metadata, recipients("image", [], []), keys, level)
     with (

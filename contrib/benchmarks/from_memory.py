@@ -28,7 +28,7 @@ class FromMemory(pyfuse3.Operations):
     async def getattr(
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        """Give constant attributes, for ever."""
+        """Return attributes that never change."""
         attributes = pyfuse3.EntryAttributes()
         attributes.st_ino = inode
         attributes.attr_timeout = attributes.entry_timeout = 1e6
@@ -72,7 +72,7 @@ class FromMemory(pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(inode), keep_cache=True)
 
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
-        """Give a slice, without a copy."""
+        """Return a slice, without a copy."""
         return cast("bytes", self._data[fh - 2][off : off + size])
 
 

@@ -33,7 +33,7 @@ class Cost:
 
     @classmethod
     def median(cls, costs: Sequence[Self]) -> Self:
-        """Give the median of each figure."""
+        """Return the median of each figure."""
         return cls(
             statistics.median(cost.wall for cost in costs),
             statistics.median(cost.cpu for cost in costs),
@@ -119,7 +119,7 @@ class Daemon:
             time.sleep(0.01)
 
     def peak(self) -> int:
-        """Give the high-water mark of its resident memory so far, in bytes."""
+        """Return the high-water mark of its resident memory so far, in bytes."""
         for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024

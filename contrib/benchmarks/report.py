@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,18 @@ from measure import Cost
 _MB = 1e6
 
 
+def _machine() -> str:
+    """Name the processors, the memory, the kernel and the Python."""
+    facts = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    # Not every architecture's kernel names the model.
+    [model] = re.findall(r"^model name\s*: (.*)$", facts, re.MULTILINE)[:1] or [platform.machine()]
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 30
+    return (
+        f"{len(os.sched_getaffinity(0))} processors ({model}), {memory} GiB of memory,"
+        f" Linux {platform.release()}, Python {platform.python_version()}"
+    )
+
+
 class Report:
     """Prints each result as it comes and keeps it for the JSON file."""
 
@@ -21,9 +34,15 @@ class Report:
             "python": platform.python_version(),
             "kernel": platform.release(),
             "processors": len(os.sched_getaffinity(0)),
+            "machine": _machine(),
             "tables": {},
             "bars": [],
         }
+
+    def head(self) -> None:
+        """Print what the figures were measured on: they say little without it."""
+        print(f"Measured on {self._found['machine']}.")
+        sys.stdout.flush()
 
     def costs(self, title: str, found: dict[str, Cost], base: str | None) -> None:
         """Print a table of costs; with `base`, how many times faster than that row."""

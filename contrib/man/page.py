@@ -1,7 +1,7 @@
 """The manual page: the parser of the command line, and what no `--help` has room for.
 
 The page is made when the wheel is built, so that it cannot differ from `--help`. What is
-written by hand is in `sections.txt`, in roff; nothing of this machine may get into the page.
+written by hand is in `sections.txt`, in roff. Nothing of this machine may get into the page.
 """
 
 import argparse
@@ -16,7 +16,7 @@ WIDTH = "78"  # of the usages, as argparse breaks them; a terminal has 80
 
 
 def page() -> str:
-    """Give bundlefs(1) in roff."""
+    """Return bundlefs(1) in roff."""
     # Only a build has it: the hook asks for it. It has no types.
     from argparse_manpage.manpage import Manpage  # type: ignore[import-untyped]  # noqa: PLC0415
 
@@ -37,7 +37,7 @@ def page() -> str:
 
 
 def parsers(top: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Give a parser and those of all its commands, at any depth."""
+    """Return a parser and those of all its commands, at any depth."""
     yield top
     for action in top._actions:  # noqa: SLF001  # argparse has no other way to look inside
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001  # same
@@ -46,7 +46,7 @@ def parsers(top: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
 
 
 def _of_no_machine(parser: argparse.ArgumentParser) -> None:
-    """Put words in the place of defaults that depend on who builds the wheel, and where."""
+    """Replace defaults that depend on who builds the wheel, and where, by words."""
     from bundlefs.state.places import default_folder  # noqa: PLC0415  # as in page()
 
     words = {"jobs": "one for each CPU"}
@@ -66,7 +66,7 @@ def _name_commands(top: argparse.ArgumentParser) -> None:
 
 
 def _polished(text: str) -> str:
-    """Mend what troff takes for a request, and leave names whole: no hyphens, ragged right."""
+    """Escape what troff takes for a request, and keep names whole: no hyphens, ragged right."""
     head, _, body = text.partition("\n")
     head = head.replace(r"\-", "-")  # a date has hyphens
     body = re.sub(r"^'", r"\\&'", body, flags=re.MULTILINE)

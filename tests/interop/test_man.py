@@ -22,7 +22,7 @@ SECTIONS = (
 
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder with `bin` and `share/man` of the installation.
+    """Return the folder with `bin` and `share/man` of the installation.
 
     A wheel has the page, and it is that page which has to be right. The page beside an editable
     installation is as old as that, so there it is made anew.
@@ -54,7 +54,7 @@ def man(prefix: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def shown(prefix: Path) -> str:
-    """Give what `man bundlefs` prints."""
+    """Return what `man bundlefs` prints."""
     # Dashes are typeset; bold is printed by going back, where there is no terminal.
     return re.sub(r".\x08", "", man(prefix).stdout).replace("\N{HYPHEN}", "-")
 
@@ -85,7 +85,7 @@ def test_every_option_is_explained_in_the_part_of_its_command(shown: str) -> Non
 
 
 def long_options(command: argparse.ArgumentParser) -> set[str]:
-    """Give the long options of a parser but `--help`, which each has."""
+    """Return the long options of a parser but `--help`, which each has."""
     options = {option for action in command._actions for option in action.option_strings}  # noqa: SLF001  # argparse has no other way to look inside
     return {option for option in options if option.startswith("--")} - {"--help"}
 

@@ -214,7 +214,7 @@ def test_the_job_without_fuse_asks_for_no_rights() -> None:
 
 
 def indented(text: str) -> str:
-    """Give the lines of the code blocks that are not fenced, continued lines joined."""
+    """Return the lines of the code blocks that are not fenced, continued lines joined."""
     bare = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     lines = [line[4:] for line in bare.splitlines() if line.startswith("    ")]
     return "\n".join(lines).replace("\\\n", " ")
@@ -227,7 +227,7 @@ EC2 = (CONTRIB / "ec2.md").read_text()
 
 
 def section(title: str) -> str:
-    """Give the text under a heading of ec2.md, down to the next."""
+    """Return the text under a heading of ec2.md, down to the next."""
     return EC2.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 

@@ -1,6 +1,7 @@
 """The benchmark must not rot: all of it runs, in small, and measures what it says."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,9 @@ def test_the_benchmark_runs_in_small(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(report.read_text())
+    assert done.stdout.startswith(f"Measured on {found['machine']}.\n")
+    parts = r"\d+ processors \(.+\), \d+ GiB of memory, Linux .+, Python 3\..+"
+    assert re.fullmatch(parts, found["machine"])
     assert len(found["bars"]) >= SCENARIO_BARS
     first_pass = next(table for title, table in found["tables"].items() if "First pass" in title)
     sizes = [first_pass[f"bundlefs -{level}"]["size"] for level in range(10)]

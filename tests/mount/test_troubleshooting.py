@@ -50,7 +50,7 @@ PRODUCERS: dict[str, Producer] = {}
 
 
 def from_here() -> list[str]:
-    """Give the lines of the document's code blocks that can appear on this machine.
+    """Return the lines of the document's code blocks that can appear on this machine.
 
     A block is indented by 4, within an item of a list by 6.
     """
@@ -59,7 +59,7 @@ def from_here() -> list[str]:
 
 
 def pattern(line: str) -> re.Pattern[str]:
-    """Give what matches the line with anything in place of its words in capitals."""
+    """Return what matches the line with anything in place of its words in capitals."""
     names = "|".join(PLACEHOLDERS)
     return re.compile(re.sub(rf"\b(?:{names})\b", lambda _: ".+", re.escape(line)))
 
@@ -406,7 +406,7 @@ def test_what_is_quoted_is_what_is_printed(make: Producer, tmp_path: Path) -> No
 
 
 def row_with(text: str) -> str:
-    """Give the one message of a table that has the text in it."""
+    """Return the one message of a table that has the text in it."""
     rows: list[str] = ONE_ROW.findall(DOCUMENT)
     [found] = [row for row in rows if text in row]
     return found
