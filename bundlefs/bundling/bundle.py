@@ -26,18 +26,17 @@ from bundlefs.base.errors import (
     BundlefsError,
     ClosedError,
     ImageChangedError,
-    InconsistentError,
     UnknownNameError,
 )
 from bundlefs.base.futures import Promises, chain, done, failed, failure
 from bundlefs.base.spans import Span, joined
 from bundlefs.base.storage import Storage
-from bundlefs.base.threads import asking_storage
 from bundlefs.base.workers import Workers, default_jobs
 from bundlefs.bundling.assembly import Assembly, Engine
 from bundlefs.bundling.frontier import END, Frontier
+from bundlefs.bundling.manifests import Manifests
 from bundlefs.bundling.names import Entry, ManifestFile, Names, Part
-from bundlefs.bundling.recipe import Recipe, check_prefix, rendered
+from bundlefs.bundling.recipe import Recipe, check_prefix
 from bundlefs.bundling.store import DEFAULT_CACHE_SIZE, BlockStore
 from bundlefs.bundling.stream import Maker, Plan, SealedStream, stored_stream_size
 from bundlefs.codec import tar
@@ -47,7 +46,7 @@ from bundlefs.image.source import Source
 from bundlefs.image.watch import Watch
 from bundlefs.keys.regions import recipients
 from bundlefs.keys.rsa import UserKeys
-from bundlefs.manifest.write import PLACEHOLDER_DIGEST, Contents, Metadata
+from bundlefs.manifest.write import Metadata
 from bundlefs.state.index import PART_SIZE, number_width, part_count
 from bundlefs.state.memory import State
 
@@ -143,7 +142,7 @@ class Bundle:
         self._promises = Promises()
         self._rendering = engine.workers.lane(sys.maxsize)
         self._checks = engine.workers.lane(sys.maxsize)
-        self._manifest_sizes: dict[int, int] = {}
+        self._manifests = Manifests(self._names, image.size, state)
 
     @classmethod
     def from_image(  # noqa: PLR0913  # all but two have defaults, and are named
@@ -304,7 +303,7 @@ class Bundle:
         """
         size = self._sealed_size
         if isinstance(entry, ManifestFile):
-            return None if size is None else self._manifest_size(entry)
+            return None if size is None else self._manifests.size(entry, size)
         if self._beyond(entry):
             raise UnknownNameError(f"the bundle ends before {self.name(entry)}")
         if size is None and self._index.position < entry.span.stop:
@@ -357,7 +356,7 @@ class Bundle:
 
     def _asked(self, entry: Entry, offset: int, length: int) -> Future[memoryview]:
         if isinstance(entry, ManifestFile):
-            manifest = self._rendering.submit(partial(self._manifest, entry))
+            manifest = self._rendering.submit(partial(self._manifests.text, entry))
             return chain(manifest, lambda text: done(memoryview(text)[offset : offset + length]))
         span = self._part_span(entry, offset, length)
         return self._stream.when_read(span) if span.length else done(memoryview(b""))
@@ -377,48 +376,6 @@ class Bundle:
         end = part.span.start + (PART_SIZE if size is None else size)
         start = min(part.span.start + offset, end)
         return Span(start, min(start + length, end))
-
-    # Manifests
-
-    def _manifest_size(self, entry: ManifestFile) -> int:
-        """Give the size of a manifest. It does not depend on the digests in it."""
-        if entry.number not in self._manifest_sizes:
-            text = self._state.manifests.get(self.name(entry))
-            if text is None:
-                digests = [PLACEHOLDER_DIGEST] * part_count(self._sealed_size or 0)
-                text = self._render(entry, PLACEHOLDER_DIGEST, digests)
-            self._manifest_sizes[entry.number] = len(text.encode())
-        return self._manifest_sizes[entry.number]
-
-    def _manifest(self, entry: ManifestFile) -> bytes:
-        """Render once, and have it kept before anyone sees it; on the lane for it."""
-        totals = self._index.totals
-        if totals is None:
-            raise BundlefsError("the digests are not known yet")
-        kept, name = self._state.manifests, self.name(entry)
-        if name not in kept:
-            text = self._render(entry, totals.digest, self._index.part_digests)
-            if len(text.encode()) != self._manifest_size(entry):
-                raise InconsistentError(f"{name} has another size than was shown")
-            kept[name] = text
-            with asking_storage():
-                self._state.save()
-        return kept[name].encode()
-
-    def _part_names(self) -> list[str]:
-        return [self.name(Part(number)) for number in range(part_count(self._sealed_size or 0))]
-
-    def _render(self, entry: ManifestFile, digest: str, digests: Sequence[str]) -> str:
-        contents = Contents(
-            name=self._recipe.prefix,
-            size=self._image.size,
-            bundled_size=self._sealed_size or 0,
-            digest=digest,
-            parts=tuple(zip(self._part_names(), digests, strict=True)),
-        )
-        to = self._recipe.recipients[entry.number]
-        keys, secret = self._recipe.user_keys, self._state.secret
-        return rendered(self._recipe.metadata, contents, to, keys, secret)
 
     # State
 

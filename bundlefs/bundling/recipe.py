@@ -7,8 +7,8 @@ from bundlefs.codec.deflate import codec_for
 from bundlefs.codec.tar import NAME_LIMIT
 from bundlefs.image.source import Source
 from bundlefs.keys.regions import Recipient
-from bundlefs.keys.rsa import Secret, UserKeys, fingerprint, sign, wrap
-from bundlefs.manifest.write import Contents, Metadata, WrappedSecrets, render
+from bundlefs.keys.rsa import UserKeys, fingerprint
+from bundlefs.manifest.write import Metadata
 from bundlefs.state.choice import Wanted
 
 FORMAT = 1
@@ -78,14 +78,3 @@ def wanted(image: Source, recipe: Recipe) -> Wanted:
         recipients={to.filename: fingerprint(to.public) for to in recipe.recipients},
         extents=image.extents() if recipe.sparse else None,
     )
-
-
-def rendered(
-    metadata: Metadata, contents: Contents, to: Recipient, keys: UserKeys, secret: Secret
-) -> str:
-    """Render a manifest: the secret wrapped for EC2 and for the user, and signed by the user.
-
-    Wrapping is randomised, so two renderings differ, though never in their length.
-    """
-    wrapped = WrappedSecrets(*wrap(to.public, secret), *wrap(keys.public, secret))
-    return render(metadata, contents, wrapped, lambda text: sign(keys.private, text)).decode()

@@ -23,7 +23,8 @@ from bundlefs.base.errors import BundlefsError, ClosedError, UsageError
 from bundlefs.base.spans import Span
 from bundlefs.base.workers import MOST_JOBS, Lane, Workers, default_jobs
 from bundlefs.bundling.frontier import END, Frontier
-from bundlefs.bundling.recipe import check_prefix, rendered
+from bundlefs.bundling.manifests import bundle_contents
+from bundlefs.bundling.recipe import check_prefix
 from bundlefs.bundling.sinks import PartWriter, Sink, written
 from bundlefs.bundling.stream import Maker, Plan, stored_stream_size
 from bundlefs.codec import tar
@@ -31,8 +32,9 @@ from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
 from bundlefs.keys.files import PublicKey
 from bundlefs.keys.regions import Recipient, recipients
 from bundlefs.keys.rsa import UserKeys
-from bundlefs.manifest.write import Contents, Metadata
-from bundlefs.state.index import number_width, part_count, part_name
+from bundlefs.manifest.sealed import render_sealed
+from bundlefs.manifest.write import Metadata
+from bundlefs.state.index import number_width, part_name
 from bundlefs.state.memory import State
 
 _NANOSECONDS = 10**9
@@ -217,17 +219,12 @@ class BundleWriter:
                 if self._closed
                 else "close the bundle first: a manifest has the digests of all parts"
             )
-        names = (self._part_name(number) for number in range(part_count(totals.sealed_size)))
-        contents = Contents(
-            name=self._basename,
-            size=self._size,
-            bundled_size=totals.sealed_size,
-            digest=totals.digest,
-            parts=tuple(zip(names, self._state.index.part_digests, strict=True)),
+        contents = bundle_contents(
+            self._basename, self._size, totals, self._part_name, self._state.index.part_digests
         )
-        text = rendered(metadata, contents, to, self._keys, self._state.secret)
+        text = render_sealed(metadata, contents, to, self._keys, self._state.secret)
         with written(sink or self._sink, to.filename) as file:
-            file.write(memoryview(text.encode()))
+            file.write(memoryview(text))
         return to.filename
 
 

@@ -5,7 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from bundlefs.base.errors import BundleError, UsageError
+from bundlefs.base.errors import UsageError
 from bundlefs.cli.architecture import add_arch_options, asked
 from bundlefs.cli.common import Subparsers, read_certs
 from bundlefs.cli.given import (
@@ -20,9 +20,10 @@ from bundlefs.cli.given import (
 )
 from bundlefs.cli.streams import tell
 from bundlefs.keys.regions import Recipient, recipients
-from bundlefs.keys.rsa import Secret, UserKeys, sign, wrap
+from bundlefs.keys.rsa import UserKeys
 from bundlefs.manifest.read import BundleManifest
-from bundlefs.manifest.write import Contents, Metadata, WrappedSecrets, parse_mapping, render
+from bundlefs.manifest.sealed import render_anew
+from bundlefs.manifest.write import Metadata, parse_mapping
 from bundlefs.unbundling.outputs import NewFile, Output, Pipe, SparseFile, explaining_writes
 
 
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     metadata = _metadata(manifest, arguments)
     named = [replace(to, filename=_renamed(to.filename, manifest)) for to in wanted]
     for to in named:
-        text = _rendered(manifest, metadata, to, secret, user)
+        text = render_anew(manifest, metadata, to, user, secret)
         _write(text, to, arguments, several=len(named) > 1)
     return 0
 
@@ -100,24 +101,6 @@ def _metadata(manifest: BundleManifest, arguments: argparse.Namespace) -> Metada
 
 def _other(given: str | None, old: str | None) -> str | None:
     return old if given is None else given or None
-
-
-def _rendered(
-    manifest: BundleManifest, metadata: Metadata, to: Recipient, secret: Secret, user: UserKeys
-) -> bytes:
-    if manifest.digest is None or manifest.bundled_size is None:
-        raise BundleError(
-            "the manifest lacks the digest or the bundled size: EC2 refuses such a one"
-        )
-    contents = Contents(
-        name=manifest.name,
-        size=manifest.size,
-        bundled_size=manifest.bundled_size,
-        digest=manifest.digest,
-        parts=tuple((entry.filename, entry.digest) for entry in manifest.parts),
-    )
-    wrapped = WrappedSecrets(*wrap(to.public, secret), *wrap(user.public, secret))
-    return render(metadata, contents, wrapped, lambda text: sign(user.private, text))
 
 
 def _write(text: bytes, to: Recipient, arguments: argparse.Namespace, *, several: bool) -> None:

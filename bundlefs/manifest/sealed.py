@@ -1,0 +1,42 @@
+"""The manifest with its keys: the one place that wraps the secret, signs, and renders.
+
+A manifest carries the bundle's secret twice, encrypted with EC2's key and with the user's, and
+the user's signature over what it says. Wrapping is randomised, so no two renderings are the same
+bytes, though all have the same length.
+"""
+
+from bundlefs.base.errors import BundleError
+from bundlefs.keys.regions import Recipient
+from bundlefs.keys.rsa import Secret, UserKeys, sign, wrap
+from bundlefs.manifest.read import BundleManifest
+from bundlefs.manifest.write import Contents, Metadata, WrappedSecrets, render
+
+
+def render_sealed(
+    metadata: Metadata, contents: Contents, to: Recipient, keys: UserKeys, secret: Secret
+) -> bytes:
+    """Return a manifest: the secret wrapped for `to` and for the user, and signed by the user."""
+    wrapped = WrappedSecrets(*wrap(to.public, secret), *wrap(keys.public, secret))
+    return render(metadata, contents, wrapped, lambda text: sign(keys.private, text))
+
+
+def render_anew(
+    manifest: BundleManifest, metadata: Metadata, to: Recipient, keys: UserKeys, secret: Secret
+) -> bytes:
+    """Return another manifest of the bundle that `manifest` describes.
+
+    Raises:
+        BundleError: it does not say what a manifest must.
+    """
+    if manifest.digest is None or manifest.bundled_size is None:
+        raise BundleError(
+            "the manifest lacks the digest or the bundled size: EC2 refuses such a one"
+        )
+    contents = Contents(
+        name=manifest.name,
+        size=manifest.size,
+        bundled_size=manifest.bundled_size,
+        digest=manifest.digest,
+        parts=tuple((entry.filename, entry.digest) for entry in manifest.parts),
+    )
+    return render_sealed(metadata, contents, to, keys, secret)
