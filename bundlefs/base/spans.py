@@ -50,3 +50,8 @@ def split(span: Span, unit: int) -> Iterator[tuple[int, Span]]:
 def joined(pieces: Sequence[bytes]) -> bytes:
     """Return the bytes of all pieces; a single piece is returned itself, and not copied."""
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def joined_views(pieces: Sequence[memoryview]) -> memoryview:
+    """Return the bytes of all pieces, likewise."""
+    return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))

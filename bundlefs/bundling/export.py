@@ -12,7 +12,8 @@ from pathlib import Path
 
 from bundlefs.base.errors import InconsistentError
 from bundlefs.base.workers import Lane
-from bundlefs.bundling.bundle import Bundle, Sealed
+from bundlefs.bundling.bundle import Bundle
+from bundlefs.bundling.files import Sealed
 from bundlefs.bundling.names import Entry, ManifestFile, Part
 from bundlefs.bundling.sinks import PartWriter, Sink, written
 from bundlefs.bundling.store import BlockStore

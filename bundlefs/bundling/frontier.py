@@ -29,10 +29,11 @@ from typing import Any, Protocol
 
 from bundlefs.base.errors import BundlefsError, ClosedError, InconsistentError
 from bundlefs.base.futures import chain, done, give, refuse
-from bundlefs.base.spans import Span, split
+from bundlefs.base.spans import Span, joined_views, split
 from bundlefs.base.threads import PATIENCE_SECONDS, asking_storage
 from bundlefs.base.workers import Lane, Workers
-from bundlefs.bundling.stream import MadeBlock, Maker, Plan, joined, require_same
+from bundlefs.bundling.maker import MadeBlock, Maker, require_same
+from bundlefs.bundling.plan import Plan
 from bundlefs.codec import cbc
 from bundlefs.codec.deflate import crc32, crc32_join, gzip_trailer
 from bundlefs.state.index import PART_SIZE, Totals
@@ -126,7 +127,7 @@ class Sealer:
 
     def _seal_last(self, head: memoryview, after: cbc.CbcState, made: MadeBlock) -> None:
         tail = cbc.finish(self._key, after, gzip_trailer(self._crc, self._plan.maker.size))
-        sealed = joined((head, tail))
+        sealed = joined_views((head, tail))
         end = self._index.position + len(sealed)
         name, blocks = self._plan.name, self._last + 1
         log.info("%s is complete: %s bytes of it in %d blocks", name, f"{end:,}", blocks)

@@ -2,11 +2,9 @@
 
     image - tar layout - blocks of 1 MiB - deflate each apart - CBC, carried chain - sealed
 
-`Maker` reads the block of a number, and deflates it on a pool thread; the frontier
-and the readers share it. `SealedStream` serves any bytes that the frontier has
-sealed, from the store or made again from the image and the index. No thread waits
-for a reader's bytes: a lane of each stream reads the store's disk and the image, the
-pool makes the blocks, and the reader has a future.
+`SealedStream` serves any bytes that the frontier has sealed, from the store or made again from
+the image and the index. No thread waits for a reader's bytes: a lane of each stream reads the
+store's disk and the image, the pool makes the blocks, and the reader has a future.
 
 Nothing made again is handed out unless it is what was sealed first: the CRC-32
 of its source must agree with the index, and the CBC state behind it, which
@@ -18,103 +16,19 @@ that none is made twice at a time, however many wait for it.
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
-from bundlefs.base.errors import ClosedError, ImageChangedError, InconsistentError
+from bundlefs.base.errors import ClosedError, InconsistentError
 from bundlefs.base.futures import done, gathered, give, refuse
-from bundlefs.base.spans import Span, ceil_div
-from bundlefs.base.storage import Storage
+from bundlefs.base.spans import Span, ceil_div, joined_views
 from bundlefs.base.workers import Workers
+from bundlefs.bundling.maker import require_same
+from bundlefs.bundling.plan import Plan
 from bundlefs.bundling.store import BlockStore
 from bundlefs.codec import cbc
-from bundlefs.codec.deflate import BLOCK_SIZE, GZIP_HEADER, Codec, crc32, gzip_trailer, stored_size
-from bundlefs.keys.rsa import Secret
-from bundlefs.state.index import PART_SIZE, Index
-
-
-class Source(Protocol):
-    """The tar stream. `read` gives exactly the bytes of a span, from any thread."""
-
-    @property
-    def size(self) -> int:
-        """Length of the tar stream in bytes."""
-
-    def read(self, span: Span) -> bytes:
-        """Give exactly the bytes of `span`, or raise."""
-
-
-@dataclass(frozen=True, slots=True)
-class MadeBlock:
-    """A block of the tar stream: its length, its CRC-32 and its deflated form."""
-
-    size: int
-    crc: int
-    deflated: bytes
-
-
-class Maker:
-    """Reads and deflates the block of a number. The only caller of the codec.
-
-    `storage` is what the source lies on, if that may keep a read waiting.
-    """
-
-    def __init__(self, source: Source, codec: Codec, storage: Storage | None = None) -> None:
-        self._source = source
-        self._storage = storage
-        self._codec = codec
-        self.size = source.size
-        self.blocks = ceil_div(source.size, BLOCK_SIZE)
-        self._lock = threading.Lock()
-        self.made = 0
-
-    def read(self, block: int) -> bytes:
-        """Give the plain bytes of a block, from 0."""
-        start = block * BLOCK_SIZE
-        span = Span(start, min(start + BLOCK_SIZE, self.size))
-        with self._storage.asked() if self._storage else nullcontext():
-            return self._source.read(span)
-
-    @property
-    def silent_seconds(self) -> float:
-        """For how long storage has not answered; 0 for what any storage may take."""
-        return self._storage.silent_seconds if self._storage else 0.0
-
-    def deflate(self, plain: bytes) -> MadeBlock:
-        """Deflate the plain bytes of a block."""
-        made = MadeBlock(len(plain), crc32(plain), self._codec.compress(plain))
-        with self._lock:
-            self.made += 1
-        return made
-
-
-def require_same(block: int, before: int, now: int) -> None:
-    """Refuse a block whose plain bytes are not what they were when it was first sealed."""
-    if before != now:
-        raise ImageChangedError(
-            f"the image has changed: block {block}, at offset {block * BLOCK_SIZE} of its tar"
-            f" stream, had CRC-32 {before:08x} and has {now:08x}; mount it anew with --fresh"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What the frontier and the readers of one bundle share.
-
-    `promised_size` is the size of the sealed stream if it has been told before it was made;
-    `name` is for the log; `confirm` raises if the source is not what it was, before the end.
-    """
-
-    secret: Secret
-    index: Index
-    maker: Maker
-    promised_size: int | None = None
-    name: str = "the bundle"
-    confirm: Callable[[], None] = lambda: None
+from bundlefs.codec.deflate import gzip_trailer
+from bundlefs.state.index import PART_SIZE
 
 
 class SealedStream:
@@ -148,7 +62,7 @@ class SealedStream:
             if data is None:
                 return None
             pieces.append(self._cut(block, data, span))
-        return joined(pieces)
+        return joined_views(pieces)
 
     def read(self, span: Span) -> memoryview:
         """Give the bytes of `span`, which must be non-empty and lie behind the frontier. Waits.
@@ -166,7 +80,7 @@ class SealedStream:
 
         def cut(found: list[memoryview]) -> memoryview:
             pairs = zip(blocks, found, strict=True)
-            return joined([self._cut(block, data, span) for block, data in pairs])
+            return joined_views([self._cut(block, data, span) for block, data in pairs])
 
         return gathered(asked, cut)
 
@@ -271,17 +185,5 @@ class SealedStream:
         totals = self._index.totals
         if totals and block == self._maker.blocks - 1:
             trailer = gzip_trailer(totals.crc, self._maker.size)
-            sealed = joined((sealed, cbc.finish(self._key, after, trailer)))
+            sealed = joined_views((sealed, cbc.finish(self._key, after, trailer)))
         return sealed
-
-
-def joined(pieces: Sequence[memoryview]) -> memoryview:
-    """Give the bytes of all pieces, without a copy if there is one."""
-    return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
-
-
-def stored_stream_size(tar_size: int) -> int:
-    """Give the size of the sealed stream with stored blocks: level 0's own, others' bound."""
-    blocks, rest = divmod(tar_size, BLOCK_SIZE)
-    deflated = blocks * stored_size(BLOCK_SIZE) + (stored_size(rest) if rest else 0)
-    return cbc.sealed_size(len(GZIP_HEADER) + deflated + len(gzip_trailer(0, tar_size)))

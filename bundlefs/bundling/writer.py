@@ -23,10 +23,11 @@ from bundlefs.base.errors import BundlefsError, ClosedError, UsageError
 from bundlefs.base.spans import Span
 from bundlefs.base.workers import MOST_JOBS, Lane, Workers, default_jobs
 from bundlefs.bundling.frontier import END, Frontier
+from bundlefs.bundling.maker import Maker, stored_stream_size
 from bundlefs.bundling.manifests import bundle_contents
+from bundlefs.bundling.plan import Plan
 from bundlefs.bundling.recipe import check_prefix
 from bundlefs.bundling.sinks import PartWriter, Sink, written
-from bundlefs.bundling.stream import Maker, Plan, stored_stream_size
 from bundlefs.codec import tar
 from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
 from bundlefs.keys.files import PublicKey

@@ -93,7 +93,7 @@ class Faults:
             raise thrown
 
     def _break_bundle(self, method: str, error: str | None) -> None:
-        original = vars(Bundle)[method]
+        original = getattr(Bundle, method)
 
         def broken(*_: object) -> None:
             self._raise(error)

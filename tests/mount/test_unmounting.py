@@ -13,7 +13,7 @@ GATED = """
 import sys, time
 from pathlib import Path
 from bundlefs.cli import main
-from bundlefs.bundling.stream import Maker
+from bundlefs.bundling.maker import Maker
 
 def deflate(self, plain, real=Maker.deflate, folder=Path(sys.argv.pop(1))):
     with (folder / "begun").open("ab") as begun:

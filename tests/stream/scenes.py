@@ -12,8 +12,10 @@ from bundlefs.base.errors import ClosedError
 from bundlefs.base.spans import Span
 from bundlefs.base.workers import Workers
 from bundlefs.bundling.frontier import END, Frontier
+from bundlefs.bundling.maker import Maker
+from bundlefs.bundling.plan import Plan
 from bundlefs.bundling.store import BlockStore
-from bundlefs.bundling.stream import Maker, Plan, SealedStream
+from bundlefs.bundling.stream import SealedStream
 from bundlefs.codec.cbc import sealed_size
 from bundlefs.codec.deflate import BLOCK_SIZE, Codec, codec_for, stored_size
 from bundlefs.state.index import Index

@@ -6,8 +6,10 @@ from bundlefs.base import workers as module
 from bundlefs.base.errors import ClosedError
 from bundlefs.base.workers import Workers
 from bundlefs.bundling.frontier import END, Frontier
+from bundlefs.bundling.maker import Maker
+from bundlefs.bundling.plan import Plan
 from bundlefs.bundling.store import BlockStore
-from bundlefs.bundling.stream import Maker, Plan, SealedStream
+from bundlefs.bundling.stream import SealedStream
 from bundlefs.codec.deflate import codec_for
 from bundlefs.state.index import Index
 from tests.stream.engine import HANG, SECRET

@@ -1,0 +1,66 @@
+"""Where a bundle stands, in numbers, for people and for programs."""
+
+import time
+from dataclasses import dataclass
+
+from bundlefs.bundling.frontier import Frontier
+from bundlefs.bundling.maker import Maker
+from bundlefs.codec.deflate import BLOCK_SIZE
+from bundlefs.image.source import Source
+from bundlefs.state.index import Index
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a bundle stands; all sizes in bytes.
+
+    `phase` is `idle` (nothing asked for), `indexing` (the frontier moves), `complete` or `failed`.
+    `storage_silent_seconds` is for how long the image's storage has not answered a read, and 0
+    while it answers within a second.
+    """
+
+    phase: str
+    image: str
+    image_size: int
+    image_bytes_read: int
+    tar_size: int
+    tar_bytes_done: int
+    parts_made: int
+    sealed_bytes: int
+    blocks_compressed: int
+    seconds: float
+    pass_seconds: float
+    storage_silent_seconds: float
+    error: str | None
+
+
+class Standing:
+    """Knows where to look for the numbers. Reading them never waits; from any thread."""
+
+    def __init__(self, image: Source, index: Index, maker: Maker, frontier: Frontier) -> None:
+        self._started = time.monotonic()
+        self._image = image
+        self._index = index
+        self._maker = maker
+        self._frontier = frontier
+
+    def status(self) -> Status:
+        """Return where the bundle stands now."""
+        # In this order: a pass that ends in between is complete, not idle.
+        moving = "indexing" if self._frontier.running else "idle"
+        error, totals = self._frontier.error, self._index.totals
+        return Status(
+            phase="failed" if error else "complete" if totals else moving,
+            image=str(self._image.path),
+            image_size=self._image.size,
+            image_bytes_read=self._image.bytes_read,
+            tar_size=self._maker.size,
+            tar_bytes_done=min(self._index.blocks * BLOCK_SIZE, self._maker.size),
+            parts_made=len(self._index.part_digests),
+            sealed_bytes=self._index.position,
+            blocks_compressed=self._maker.made,
+            seconds=round(time.monotonic() - self._started, 3),
+            pass_seconds=round(self._frontier.seconds, 3),
+            storage_silent_seconds=round(self._maker.silent_seconds, 1),
+            error=str(error) or type(error).__name__ if error else None,
+        )
