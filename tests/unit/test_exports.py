@@ -4,6 +4,7 @@ import ast
 import inspect
 import subprocess
 import sys
+from collections import ChainMap
 from collections.abc import Iterator
 from importlib import resources
 from types import FunctionType
@@ -59,12 +60,14 @@ def test_an_unknown_name_cannot_be_imported() -> None:
 
 
 def functions(thing: object) -> Iterator[tuple[str, FunctionType]]:
-    """Give the function itself, or the public methods and the properties of a class."""
+    """Yield the function itself, or the public methods and the properties of a class."""
     if isinstance(thing, FunctionType):
         yield thing.__name__, thing
     if not inspect.isclass(thing):
         return
-    for name, member in vars(thing).items():
+    # Those that it has of another class of ours are as public as its own.
+    kinds = [kind for kind in thing.__mro__ if kind.__module__.startswith("bundlefs.")]
+    for name, member in ChainMap(*(dict(vars(kind)) for kind in kinds)).items():
         if name.startswith("_") and name != "__init__":
             continue
         if isinstance(member, property):
