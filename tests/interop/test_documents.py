@@ -11,6 +11,7 @@ import pytest
 from bundlefs.cli import COMMANDS, parser
 from tests.support.documents import (
     CONTRIB,
+    FOR_GITHUB,
     PAGES,
     README,
     ROOT,
@@ -123,11 +124,13 @@ def test_each_page_can_be_reached_from_the_readme() -> None:
             if target.suffix == ".md" and target not in reached:
                 reached.add(target)
                 queue.append(target)
-    assert [name_of(page) for page in PAGES if page.resolve() not in reached] == []
+    # GitHub itself leads to its own.
+    wanted = [page for page in PAGES if page not in FOR_GITHUB]
+    assert [name_of(page) for page in wanted if page.resolve() not in reached] == []
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.read_text().splitlines()) < 175
+    assert len(README.read_text().splitlines()) < 165
 
 
 # What contrib/newcomer types

@@ -6,7 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 CONTRIB = ROOT / "contrib"
-PAGES = [README, *sorted(CONTRIB.rglob("*.md"))]
+FOR_GITHUB = sorted((ROOT / ".github").glob("*.md"))
+PAGES = [README, *sorted(CONTRIB.rglob("*.md")), *FOR_GITHUB]
 
 
 def name_of(page: Path) -> str:
