@@ -39,6 +39,10 @@ def done(value: A) -> Future[A]:
     return future
 
 
+DONE: Future[None] = done(None)
+"""Of what there is nothing to wait for."""
+
+
 def failed(error: BaseException) -> Future[Any]:
     """Return a future that holds an error."""
     future: Future[Any] = Future()

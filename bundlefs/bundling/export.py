@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from bundlefs.base.errors import InconsistentError
-from bundlefs.base.workers import Lane
+from bundlefs.base.lanes import Lane
 from bundlefs.bundling.bundle import Bundle
 from bundlefs.bundling.files import Sealed
 from bundlefs.bundling.names import Entry, ManifestFile, Part
@@ -19,7 +19,6 @@ from bundlefs.bundling.sinks import PartWriter, Sink, written
 from bundlefs.bundling.store import BlockStore
 
 _PIECE = 1 << 20
-_BEHIND = 8
 
 
 class Tap(BlockStore):

@@ -29,9 +29,10 @@ from typing import Any, Protocol
 
 from bundlefs.base.errors import BundlefsError, ClosedError, InconsistentError
 from bundlefs.base.futures import chain, done, give, refuse
+from bundlefs.base.lanes import Lane
 from bundlefs.base.spans import Span, joined_views, split
 from bundlefs.base.threads import PATIENCE_SECONDS, asking_storage
-from bundlefs.base.workers import Lane, Workers
+from bundlefs.base.workers import Workers
 from bundlefs.bundling.maker import MadeBlock, Maker, require_same
 from bundlefs.bundling.plan import Plan
 from bundlefs.codec import cbc

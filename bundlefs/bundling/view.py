@@ -17,8 +17,9 @@ from concurrent.futures import Future
 from functools import partial
 
 from bundlefs.base.errors import ClosedError, ImageChangedError, UnknownNameError
-from bundlefs.base.futures import Promises, chain, done, failed, failure
+from bundlefs.base.futures import DONE, Promises, chain, done, failed, failure
 from bundlefs.base.storage import Storage
+from bundlefs.base.times import SECOND
 from bundlefs.bundling.assembly import Engine
 from bundlefs.bundling.files import Files
 from bundlefs.bundling.frontier import END, Frontier
@@ -35,16 +36,12 @@ from bundlefs.image.watch import Watch
 from bundlefs.state.index import PART_SIZE
 from bundlefs.state.memory import State
 
-NANOSECONDS = 10**9
-
-_DONE: Future[None] = done(None)
-
 
 class BundleView(Files):
     """The files of one bundle, made as they are asked for. Thread-safe."""
 
     def __init__(self, image: Source, recipe: Recipe, engine: Engine, state: State) -> None:
-        created = state.created_ns // NANOSECONDS
+        created = state.created_ns // SECOND
         layout = tar.layout(recipe.prefix, image.size, created, state.extents)
         super().__init__(image, recipe, state, layout.size)
         storage = Storage.of(image.path)
@@ -71,12 +68,12 @@ class BundleView(Files):
 
     def when_listed(self) -> Future[None]:
         """Ask for all names and sizes."""
-        return _DONE if self._sealed_size is not None else self._frontier.when(END)
+        return DONE if self._sealed_size is not None else self._frontier.when(END)
 
     def when_sized(self, entry: Entry) -> Future[None]:
         """Ask for the size of one entry, or whether it exists."""
         if self._beyond(entry) or self.known_size(entry) is not None:
-            return _DONE
+            return DONE
         return self._frontier.when(entry.span.stop if isinstance(entry, Part) else END)
 
     def when_reached(self, entry: Entry, offset: int, length: int) -> Future[None]:
@@ -88,7 +85,7 @@ class BundleView(Files):
     def when_digested(self, entry: Entry) -> Future[None]:
         """Ask for the digest of a part."""
         known = isinstance(entry, Part) and entry.number < len(self._index.part_digests)
-        return _DONE if known else self.when_reached(entry, 0, PART_SIZE)
+        return DONE if known else self.when_reached(entry, 0, PART_SIZE)
 
     def when_complete(self) -> Future[None]:
         """Ask for everything to be made."""
@@ -139,7 +136,7 @@ class BundleView(Files):
         error = self._frontier.error
         if error is None:
             return self._promises.promise(self._checks.submit(self.check))
-        return failed(error) if isinstance(error, ImageChangedError) else _DONE
+        return failed(error) if isinstance(error, ImageChangedError) else DONE
 
     def check(self) -> None:
         """See whether the image is still what it was.
@@ -157,7 +154,7 @@ class BundleView(Files):
 
     def look(self) -> Future[None]:
         """Have a thread compare the image; the future is done when `status` tells what it found."""
-        return self._watch.look() if self._frontier.error is None else _DONE
+        return self._watch.look() if self._frontier.error is None else DONE
 
     # Where it stands, and its end
 

@@ -20,8 +20,10 @@ from typing import Self
 
 from bundlefs.base.checks import MOST, whole
 from bundlefs.base.errors import BundlefsError, ClosedError, UsageError
+from bundlefs.base.lanes import Lane
 from bundlefs.base.spans import Span
-from bundlefs.base.workers import MOST_JOBS, Lane, Workers, default_jobs
+from bundlefs.base.times import SECOND
+from bundlefs.base.workers import MOST_JOBS, Workers, default_jobs
 from bundlefs.bundling.frontier import END, Frontier
 from bundlefs.bundling.maker import Maker, stored_stream_size
 from bundlefs.bundling.manifests import bundle_contents
@@ -38,8 +40,6 @@ from bundlefs.manifest.write import Metadata
 from bundlefs.state.index import number_width, part_name
 from bundlefs.state.memory import State
 
-_NANOSECONDS = 10**9
-_BEHIND = 8
 _LOOK_SECONDS = 0.5
 
 
@@ -76,7 +76,7 @@ class BundleWriter:
         self._size = size
         self._sink = sink
         self._keys = user_keys or UserKeys.load(None, None)
-        layout = tar.layout(basename, size, self._state.created_ns // _NANOSECONDS, None)
+        layout = tar.layout(basename, size, self._state.created_ns // SECOND, None)
         self._head, self._tail = _around(layout)
         self._width = number_width(stored_stream_size(layout.size))
         self._workers = Workers(default_jobs() if jobs is None else jobs)
@@ -88,7 +88,7 @@ class BundleWriter:
         maker = Maker(self._source, codec_for(level))
         plan = Plan(self._state.secret, self._state.index, maker)
         self._parts = PartWriter(sink, self._part_name)
-        out = _Out(self._parts, self._workers.lane(_BEHIND))
+        out = _Out(self._parts, self._workers.lane())
         self._frontier = Frontier(plan, self._workers, out, lambda: None)
         self._done = self._frontier.when(END)
         self._done.add_done_callback(lambda _: self._source.wake())

@@ -8,7 +8,7 @@ next time.
 
 Access points hold plain bytes of the image, so they are as private as a state.
 
-Concurrency: any thread may read. A lock guards `indexed_gzip`, and `Kept` sees to it that no
+Concurrency: any thread may read. A lock guards `indexed_gzip`, and `Recent` sees to it that no
 chunk is inflated by two threads at once.
 """
 
@@ -21,7 +21,7 @@ from typing import Protocol
 import indexed_gzip
 
 from bundlefs.base.errors import BundlefsError
-from bundlefs.base.kept import Kept
+from bundlefs.base.recent import Recent
 from bundlefs.base.spans import Span, joined, split
 
 log = logging.getLogger(__name__)
@@ -47,13 +47,13 @@ class Chunks:
 
     def __init__(self, size: int, make: Callable[[int], bytes]) -> None:
         self._size = size
-        self._kept = Kept(_CACHE_SIZE // size, make)
+        self._recent = Recent(_CACHE_SIZE // size, make)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return up to `length` bytes at `offset`, fewer where a chunk is short, as the last is."""
         pieces = []
         for number, span in split(Span(offset, offset + length), self._size):
-            chunk = self._kept.get(number)
+            chunk = self._recent.get(number)
             pieces.append(chunk[span.start : span.stop])
             if len(chunk) < self._size:
                 break

@@ -26,9 +26,6 @@ from bundlefs.unbundling.outputs import Output
 from bundlefs.unbundling.parts import PartFiles
 from bundlefs.unbundling.unseal import Unsealed, inflated
 
-_BEHIND = 8
-"""Pieces of the tar stream, 1 MiB each, that the digest may be behind."""
-
 _HEAD_LIMIT = 512 << 20
 """Bytes of headers and sparse map: a map of the most extents that are read has less."""
 
@@ -87,7 +84,7 @@ class Pass:
         self._parts = parts
         self._secret = secret
         self._workers = workers
-        self._digesting = workers.lane(_BEHIND)
+        self._digesting = workers.lane()
         self._sha1 = hashlib.sha1(usedforsecurity=False)
         self._size = 0
 

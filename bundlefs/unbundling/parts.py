@@ -19,7 +19,7 @@ from typing import Self
 
 from bundlefs.base.descriptors import Descriptors
 from bundlefs.base.errors import BundleError
-from bundlefs.base.kept import Kept
+from bundlefs.base.recent import Recent
 from bundlefs.base.spans import Span, joined, split
 from bundlefs.manifest.read import BundleManifest
 from bundlefs.unbundling.part_file import RUN, PartFile, sha1_of
@@ -58,7 +58,7 @@ class PartFiles:
             )
             for entry, size in zip(manifest.parts, sizes, strict=True)
         ]
-        self._runs: Kept[tuple[int, int]] = Kept(_RUNS_KEPT, self._run)
+        self._runs: Recent[tuple[int, int]] = Recent(_RUNS_KEPT, self._run)
 
     def _suspect(self, sizes: list[int]) -> str:
         """Return which part has the wrong size, to say where to look.

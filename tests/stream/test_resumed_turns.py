@@ -2,8 +2,8 @@
 
 import threading
 
-from bundlefs.base import workers as module
 from bundlefs.base.errors import ClosedError
+from bundlefs.base.turns import MOST_TURNS as TURNS
 from bundlefs.base.workers import Workers
 from bundlefs.bundling.frontier import END, Frontier
 from bundlefs.bundling.maker import Maker
@@ -14,8 +14,6 @@ from bundlefs.codec.deflate import codec_for
 from bundlefs.state.index import Index
 from tests.stream.engine import HANG, SECRET
 from tests.stream.scenes import MIB, NOISE, Source, scene
-
-TURNS = module._TURNS  # noqa: SLF001
 
 
 def test_a_pass_that_is_taken_up_gives_others_their_turn() -> None:

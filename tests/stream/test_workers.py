@@ -9,11 +9,12 @@ from functools import partial
 import pytest
 
 from bundlefs.base import workers as module
+from bundlefs.base.room import Room
 from bundlefs.base.threads import PATIENCE_SECONDS, NoMoreWorkError, asking_storage
-from bundlefs.base.workers import Room, Workers
+from bundlefs.base.turns import MOST_TURNS as TURNS
+from bundlefs.base.workers import Workers
 
 HANG = 60
-TURNS = module._TURNS  # noqa: SLF001
 
 
 def lane_threads() -> set[str]:

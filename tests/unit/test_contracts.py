@@ -109,3 +109,15 @@ def test_a_new_package_must_be_given_a_rung(copied: Path) -> None:
     (copied / "bundlefs" / "novel" / "__init__.py").write_text("import trio\n")
     told = complaints(copied)
     assert "novel" in told
+
+
+def test_base_has_layers_of_its_own(copied: Path) -> None:
+    lowest, highest = (copied / "bundlefs" / "base" / f"{name}.py" for name in ("escapes", "novel"))
+    before = lowest.read_text()
+    lowest.write_text(f"{before}\nimport bundlefs.base.workers\n")
+    highest.write_text("")
+    told = complaints(copied)
+    lowest.write_text(before)
+    highest.unlink()
+    assert "bundlefs.base.escapes -> bundlefs.base.workers" in told
+    assert "bundlefs.base.novel" in told, "a new module must be given a layer"

@@ -62,7 +62,8 @@ def test_a_name_in_a_row_is_defined_in_the_module_of_the_row() -> None:
 
 def test_the_map_has_all_packages_from_the_top_down() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    [layers] = [one["layers"] for one in contracts["contracts"] if one["type"] == "layers"]
+    named = {one["name"]: one for one in contracts["contracts"]}
+    layers = named["imports point down"]["layers"]
     rows = re.findall(r"^\| (`[a-z`, ]+`) \|", section("The map"), re.MULTILINE)
     told = [re.findall(r"`([a-z]+)`", row) for row in rows]
     assert told == [one.split(" | ") for one in layers if one != "__main__"]

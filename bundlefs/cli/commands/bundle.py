@@ -52,7 +52,6 @@ log = logging.getLogger(__name__)
 
 _PIPE = Path("-")
 _PIECE = 1 << 20
-_BEHIND = 8
 _NOT_AGAIN = "an image on standard input cannot be gone on with, so nothing is kept of it"
 _AS_IT_COMES = "of an image on standard input with --size each byte is bundled as it comes"
 _WHY = {
@@ -144,7 +143,7 @@ def _from_file(
     notes: list[str] = []
     telling = Telling(print_warning, notes.append, piped=descriptor is not None)
     workers = Workers(arguments.jobs)
-    tap = Tap(workers.lane(_BEHIND))
+    tap = Tap(workers.lane())
     with Assembly(Engine(workers, tap)) as assembly:
         opener = partial(open_image, arguments, path, descriptor=descriptor)
         bundle = assembly.bundle(Bundle, opener, partial(_prepare, arguments, recipe, telling))

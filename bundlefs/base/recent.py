@@ -1,4 +1,4 @@
-"""What costs something to get, the last used of it kept in memory.
+"""What is costly to make: the last used of it is kept in memory.
 
 Concurrency: any thread may ask. One lock around what is kept, and one for each thing that is
 being made, so that none is made twice at a time and nobody waits for another's.
@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 
-class Kept(Generic[K]):
+class Recent(Generic[K]):
     """Bytes by key, each made when it is first needed; the last `most` used ones are kept."""
 
     def __init__(self, most: int, make: Callable[[K], bytes]) -> None:
