@@ -1,6 +1,8 @@
 """What the commands for a bundle that is there share: arguments, keys, a progress bar."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bundlefs.base.errors import BundleError, SignatureError, UsageError
@@ -11,10 +13,13 @@ from bundlefs.cli.opening import print_warning
 from bundlefs.cli.passphrase import add_passphrase_options, passphrase, warn_of_access
 from bundlefs.keys.rsa import Secret
 from bundlefs.manifest.read import BundleManifest, find_manifest, read_manifest
-from bundlefs.unbundling.unlock import Keys, Signature, check_signature, unlock
+from bundlefs.unbundling.parts import MissingPartError, PartFiles
+from bundlefs.unbundling.unlock import KeyMissingError, Keys, Signature, check_signature, unlock
 
 PIPE = Path("-")
 """As an output: standard output."""
+
+_KEY_OPTIONS = {"user": "--user-key", "ec2": "--ec2-key"}
 
 
 def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +107,8 @@ def unlock_given(manifest: BundleManifest, keys: Keys, arguments: argparse.Names
     """
     ignore = arguments.ignore_signature
     try:
-        secret = unlock(manifest, keys, ignore_signature=ignore)
+        with naming_key_options():
+            secret = unlock(manifest, keys, ignore_signature=ignore)
     except SignatureError as error:
         raise SignatureError(
             f"{arguments.manifest}: {error}. --ignore-signature goes on all the same, as with a"
@@ -111,6 +117,16 @@ def unlock_given(manifest: BundleManifest, keys: Keys, arguments: argparse.Names
     if check_signature(manifest, keys) is Signature.BAD:
         print_warning(f"{arguments.manifest}: signature: {Signature.BAD.value}; it is ignored")
     return secret
+
+
+@contextmanager
+def naming_key_options() -> Iterator[None]:
+    """Add the option to the error of a key that is missing."""
+    try:
+        yield
+    except KeyMissingError as error:
+        options = " or ".join(_KEY_OPTIONS[side] for side in error.sides)
+        raise BundleError(f"{error}: give {options}") from error
 
 
 def signature_in_words(manifest: BundleManifest, keys: Keys) -> str:
@@ -126,7 +142,17 @@ def warn_unless_signed(manifest: BundleManifest, keys: Keys, path: Path) -> None
         print_warning(f"{path}: signature: {signature_in_words(manifest, keys)}")
 
 
-def parts_folder(arguments: argparse.Namespace) -> Path:
-    """Give the folder of the parts; absolute, since a mount leaves the folder it began in."""
+def part_files(
+    manifest: BundleManifest, arguments: argparse.Namespace, *, check: bool = True
+) -> PartFiles:
+    """Return the parts of a bundle, in the folder that is given or in that of the manifest.
+
+    Raises:
+        BundleError: as `PartFiles`.
+    """
     folder: Path = arguments.parts or arguments.manifest.parent
-    return folder.absolute()
+    try:
+        # Absolute, since a mount leaves the folder that it began in.
+        return PartFiles(manifest, folder.absolute(), check=check)
+    except MissingPartError as error:
+        raise BundleError(f"{error}; --parts names the folder of the parts") from error

@@ -22,7 +22,7 @@ from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.store import BlockStore, Spill
 from bundlefs.cli.architecture import Telling, for_image
 from bundlefs.cli.bars import index_progress
-from bundlefs.cli.given import parts_folder
+from bundlefs.cli.given import part_files
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.mountopts import fuse_options
 from bundlefs.cli.opening import open_image, open_state, print_warning, warn_of_doubts, warn_of_size
@@ -35,7 +35,6 @@ from bundlefs.keys.rsa import Secret
 from bundlefs.manifest.read import BundleManifest
 from bundlefs.state.memory import State
 from bundlefs.unbundling.opened import OpenedBundle
-from bundlefs.unbundling.parts import PartFiles
 from bundlefs.unbundling.view import DiskView
 
 log = logging.getLogger(__name__)
@@ -153,7 +152,7 @@ def open_session(
     set_up_logging(arguments)
     bound_heaps()
     session = _session(arguments, arguments.manifest)
-    parts = PartFiles(manifest, parts_folder(arguments), check=not arguments.no_verify)
+    parts = part_files(manifest, arguments, check=not arguments.no_verify)
     bundle = OpenedBundle(manifest, parts, secret)
     view = DiskView(bundle, _written_ns(arguments.manifest))
     try:

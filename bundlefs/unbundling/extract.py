@@ -5,7 +5,7 @@
 
 The manifest is untrusted. Nothing is allocated by the sizes that it states, and whatever goes
 beyond them ends the pass. The digest of the tar stream is known only at the end, so it decides
-whether the result gets its name: an image is written to a `NewFile`, where it can be.
+whether the result gets its name: who writes an image to a file gives it one only then.
 
 Concurrency: parts are digested on the pool, ahead of the pass. The SHA-1 of the tar stream is
 taken on a lane of its own, which is at most a few pieces behind.

@@ -27,11 +27,16 @@ from bundlefs.unbundling.part_file import RUN, PartFile, sha1_of
 _RUNS_KEPT = (16 << 20) // RUN
 
 
+class MissingPartError(BundleError):
+    """A part is not in the folder, or cannot be looked at there."""
+
+
 class PartFiles:
     """The parts that `manifest` names, in `folder`. A context manager that closes them.
 
     Raises:
-        BundleError: a part is missing or no plain file, or the sizes do not add up.
+        MissingPartError: a part is not there.
+        BundleError: a part is no plain file, or the sizes do not add up.
     """
 
     def __init__(self, manifest: BundleManifest, folder: Path, *, check: bool = True) -> None:
@@ -126,9 +131,7 @@ def _size(path: Path) -> int:
     try:
         status = path.stat()
     except OSError as error:
-        raise BundleError(
-            f"part {path}: {error.strerror}; --parts names the folder of the parts"
-        ) from error
+        raise MissingPartError(f"part {path}: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
         raise BundleError(f"part {path} is not a plain file")
     return status.st_size

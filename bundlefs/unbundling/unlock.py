@@ -10,6 +10,7 @@ does not hold.
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Literal
 
 from bundlefs.base.errors import BundleError, KeyFileError, SignatureError
 from bundlefs.keys.files import (
@@ -21,6 +22,14 @@ from bundlefs.keys.files import (
 )
 from bundlefs.keys.rsa import Secret, same_key, unwrap, verify
 from bundlefs.manifest.read import BundleManifest
+
+
+class KeyMissingError(BundleError):
+    """A private key is needed that was not given; `sides` are those whose key would do."""
+
+    def __init__(self, text: str, *sides: Literal["user", "ec2"]) -> None:
+        super().__init__(text)
+        self.sides = sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,7 @@ def unlock(manifest: BundleManifest, keys: Keys, *, ignore_signature: bool = Fal
     caller tells the user of it, by `check_signature`.
 
     Raises:
+        KeyMissingError: another key is needed than those that were given.
         BundleError: no key that was given opens it.
         SignatureError: the signature is bad, and `ignore_signature` is not given.
     """
@@ -111,17 +121,20 @@ def _unwrapped(manifest: BundleManifest, keys: Keys) -> Secret:
     if keys.user:
         wrapped = _both(manifest.user_key, manifest.user_iv)
         if wrapped is None:
-            raise BundleError(
+            raise KeyMissingError(
                 "the manifest has no key for the user: it was bundled without a certificate, so"
-                " EC2's private key alone opens it (--ec2-key)"
+                " EC2's private key alone opens it",
+                "ec2",
             )
         return unwrap(keys.user, wrapped)
     if keys.ec2:
         wrapped = _both(manifest.ec2_key, manifest.ec2_iv)
         if wrapped is None:
-            raise BundleError("the manifest has no key for EC2; give --user-key")
+            raise KeyMissingError(
+                "the manifest has no key for EC2, so the user's private key alone opens it", "user"
+            )
         return unwrap(keys.ec2, wrapped)
-    raise BundleError("a private key is needed to decrypt: give --user-key (or --ec2-key)")
+    raise KeyMissingError("a private key is needed to decrypt", "user", "ec2")
 
 
 def _both(key: str | None, iv: str | None) -> tuple[str, str] | None:

@@ -14,9 +14,9 @@ from bundlefs.base import files as unnamed
 from bundlefs.base.errors import BundleError
 from bundlefs.base.files import Draft, read_fully, umask
 from bundlefs.bundling.sinks import DirectorySink, written
+from bundlefs.cli.new_file import NewFile
 from bundlefs.state import file as statefile
 from bundlefs.state.points_file import PointsFile
-from bundlefs.unbundling.outputs import NewFile
 from tests.mount.commands import names
 
 SECRET = b"the key or the image"
@@ -175,7 +175,7 @@ def test_the_modes(tmp_path: Path, kind: str) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from bundlefs.unbundling.outputs import NewFile
+from bundlefs.cli.new_file import NewFile
 with NewFile(Path(sys.argv[1]), force=False) as new:
     os.write(new.file, b"half an image")
     os.kill(os.getpid(), signal.SIGKILL)

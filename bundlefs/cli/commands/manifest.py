@@ -18,13 +18,14 @@ from bundlefs.cli.given import (
     unlock_given,
     warn_unless_signed,
 )
+from bundlefs.cli.new_file import NewFile, explaining_writes
 from bundlefs.cli.streams import tell
 from bundlefs.keys.regions import Recipient, recipients
 from bundlefs.keys.rsa import UserKeys
 from bundlefs.manifest.read import BundleManifest
 from bundlefs.manifest.sealed import render_anew
 from bundlefs.manifest.write import Metadata, parse_mapping
-from bundlefs.unbundling.outputs import NewFile, Output, Pipe, SparseFile, explaining_writes
+from bundlefs.unbundling.outputs import Output, Pipe, SparseFile
 
 
 def add_parser(commands: Subparsers) -> None:

@@ -15,16 +15,16 @@ from bundlefs.cli.given import (
     add_ignore_signature,
     add_jobs,
     load_keys,
-    parts_folder,
+    part_files,
     read_given,
     signature_in_words,
     unlock_given,
     warn_unless_signed,
 )
+from bundlefs.cli.new_file import NewFile, explaining_writes
 from bundlefs.cli.streams import tell
 from bundlefs.unbundling.extract import Pass, Passed
-from bundlefs.unbundling.outputs import NewFile, Output, Pipe, SparseFile, explaining_writes
-from bundlefs.unbundling.parts import PartFiles
+from bundlefs.unbundling.outputs import Output, Pipe, SparseFile
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     keys = load_keys(arguments)
     manifest = read_given(arguments)
     secret = unlock_given(manifest, keys, arguments)
-    parts = PartFiles(manifest, parts_folder(arguments))
+    parts = part_files(manifest, arguments)
 
     def into(output: Output) -> Passed:
         with parts, Workers(arguments.jobs) as workers, pass_bar() as progress:

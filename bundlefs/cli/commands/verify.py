@@ -14,7 +14,8 @@ from bundlefs.cli.given import (
     add_bundle_arguments,
     add_jobs,
     load_keys,
-    parts_folder,
+    naming_key_options,
+    part_files,
     read_given,
     signature_in_words,
 )
@@ -140,7 +141,7 @@ def _contents(
     found: list[PartFiles] = []
 
     def sizes() -> str:
-        found.append(PartFiles(manifest, parts_folder(arguments)))
+        found.append(part_files(manifest, arguments))
         total = human(found[0].size)
         return total if manifest.bundled_size else f"{total} (the manifest does not tell)"
 
@@ -151,8 +152,9 @@ def _contents(
 
     def decryption() -> str:
         with found[0], pass_bar() as progress:
-            # The signature is a check of its own.
-            secret = unlock(manifest, keys, ignore_signature=True)
+            with naming_key_options():
+                # The signature is a check of its own.
+                secret = unlock(manifest, keys, ignore_signature=True)
             passed = Pass(manifest, found[0], secret, workers).run(Nowhere(), progress)
         digest = passed.digest if manifest.digest else "not checked, the manifest has none"
         return f"image of {passed.member.size} bytes, tar digest {digest}"
