@@ -195,7 +195,7 @@ def _refuse_what_is_not_private(path: StrPath, data: bytes, labels: frozenset[st
         kind = "public key" if public else "certificate"
         raise KeyFileError(
             f"{name_of(path)} is a {kind}, but a private key is wanted here: "
-            "give a certificate or public key with --user-cert"
+            "name the file that has the private key"
         )
     if labels:
         raise KeyFileError(f"{name_of(path)} holds no private key, but {', '.join(sorted(labels))}")
