@@ -13,8 +13,8 @@ from typing import overload
 
 from bundlefs.base.errors import BundleError
 from bundlefs.base.spans import Span, ceil_div
+from bundlefs.codec.tar_format import BLOCK
 
-BLOCK = 512
 # 24 bytes each in memory. As many as a 32 GiB image has at most, with holes of 4 KiB.
 MOST_EXTENTS = 1 << 22
 

@@ -24,16 +24,12 @@ from dataclasses import dataclass, field
 
 from bundlefs.base.errors import InconsistentError, UsageError
 from bundlefs.base.spans import Span, ceil_div
+from bundlefs.codec.tar_format import BLOCK, ENTRIES_IN_EXTENSION, ENTRIES_IN_HEADER, ENTRY, SPARSE
 
-BLOCK = 512
 RECORD = 20 * BLOCK
 NAME_LIMIT = 100
 
 _PLAIN = b"0"
-_SPARSE = b"S"
-_ENTRIES_IN_HEADER = 4
-_ENTRIES_IN_EXTENSION = 21
-_ENTRY = 24
 _OCTAL_LIMIT = 8**11
 
 # Name, mode, owner, group, size, mtime, checksum, type, link name, magic and version, owner's
@@ -140,7 +136,7 @@ def layout(name: str, image_size: int, mtime: int, extents: Sequence[Span] | Non
     data_size = sum(extent.length for extent in data)
     sparse = data_size < image_size
     rest, extensions = _sparse_map(data, image_size) if sparse else (b"", b"")
-    head = _header(member, data_size, mtime, _SPARSE if sparse else _PLAIN, rest) + extensions
+    head = _header(member, data_size, mtime, SPARSE if sparse else _PLAIN, rest) + extensions
     # Two blocks of zeros end an archive, more of them fill its record [src/buffer.c: write_eot].
     needed = len(head) + ceil_div(data_size, BLOCK) * BLOCK + 2 * BLOCK
     size = ceil_div(needed, RECORD) * RECORD
@@ -224,9 +220,9 @@ def _sparse_map(data: Iterable[Span], image_size: int) -> tuple[bytes, bytes]:
     """Return the sparse part of the header, and the extension blocks that follow it."""
     entries = b"".join(_number(extent.start) + _number(extent.length) for extent in data)
     entries += _number(image_size) + _number(0)
-    first, more = entries[: _ENTRIES_IN_HEADER * _ENTRY], entries[_ENTRIES_IN_HEADER * _ENTRY :]
+    first, more = entries[: ENTRIES_IN_HEADER * ENTRY], entries[ENTRIES_IN_HEADER * ENTRY :]
     rest = _SPARSE_REST.pack(first, bool(more), _number(image_size))
-    step = _ENTRIES_IN_EXTENSION * _ENTRY
+    step = ENTRIES_IN_EXTENSION * ENTRY
     extensions = (
         _EXTENSION.pack(more[at : at + step], at + step < len(more))
         for at in range(0, len(more), step)

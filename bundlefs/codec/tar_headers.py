@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from bundlefs.base.errors import BundleError
 from bundlefs.base.escapes import cite
 from bundlefs.base.spans import ceil_div
-from bundlefs.codec.sparse_map import BLOCK
+from bundlefs.codec.tar_format import BLOCK
 
 # 16 TiB: the largest file of ext4, and far below what would overflow an offset.
 LARGEST_IMAGE = 16 << 40

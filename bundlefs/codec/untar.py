@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from bundlefs.base.errors import BundleError
 from bundlefs.base.escapes import cite
 from bundlefs.base.spans import Span
-from bundlefs.codec.sparse_map import BLOCK, MOST_EXTENTS, Extents, Hole, Run, Runs, too_many
+from bundlefs.codec.sparse_map import MOST_EXTENTS, Extents, Hole, Run, Runs, too_many
+from bundlefs.codec.tar_format import BLOCK, ENTRIES_IN_EXTENSION, ENTRIES_IN_HEADER, ENTRY, SPARSE
 from bundlefs.codec.tar_headers import (
     UNREAD_KINDS,
     Extra,
@@ -31,12 +32,6 @@ from bundlefs.codec.tar_headers import (
 __all__ = ["Hole", "Member", "Run", "Runs", "read_member", "trailing_ok"]
 
 _REGULAR = (b"0", b"\0", b"7")
-_SPARSE = b"S"
-_ENTRIES_IN_HEADER = 4
-_ENTRIES_IN_EXTENSION = 21
-_ENTRY = 24
-"""Bytes of an entry of the old GNU map: an offset and a length of 12 bytes each."""
-
 _LONGEST_NUMBER = 20
 
 
@@ -94,7 +89,7 @@ def read_member(read: Read) -> Member:
     name = name_of(header, extra)
     _require_file(header.kind, name)
     stored = decimal(extra.records[b"size"], "size") if b"size" in extra.records else header.size
-    if header.kind == _SPARSE:
+    if header.kind == SPARSE:
         extents = _old_gnu_map(stream, header.block)
     else:
         extents = _pax_map(stream, extra, stored) or Extents(stored).add(0, stored)
@@ -113,7 +108,7 @@ def trailing_ok(data: bytes) -> bool:
 
 def _require_file(kind: bytes, name: str) -> None:
     what = UNREAD_KINDS.get(kind, f"of the unknown type {kind!r}")
-    if kind in (*_REGULAR, _SPARSE):
+    if kind in (*_REGULAR, SPARSE):
         if not name.endswith("/"):
             return
         what = UNREAD_KINDS[b"5"]  # as V7 wrote them, which has no type for it
@@ -129,10 +124,10 @@ def _old_gnu_map(stream: HeadReader, block: bytes) -> Extents:
     [src/tar.h, oldgnu_header].
     """
     extents = Extents(number(block[483:495], "real size"))
-    more = _entries(extents, block[386:], _ENTRIES_IN_HEADER)
+    more = _entries(extents, block[386:], ENTRIES_IN_HEADER)
     while more:
         extension = stream.take(BLOCK, "its sparse map")
-        more = _entries(extents, extension, _ENTRIES_IN_EXTENSION)
+        more = _entries(extents, extension, ENTRIES_IN_EXTENSION)
     return extents
 
 
@@ -141,8 +136,8 @@ def _entries(extents: Extents, table: bytes, count: int) -> bool:
 
     The byte behind the last entry says so [src/tar.h, isextended].
     """
-    more = bool(table[count * _ENTRY])
-    for at in range(0, count * _ENTRY, _ENTRY):
+    more = bool(table[count * ENTRY])
+    for at in range(0, count * ENTRY, ENTRY):
         offset, length = table[at : at + 12], table[at + 12 : at + 24]
         if not length[0]:
             if more:

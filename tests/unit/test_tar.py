@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from bundlefs.base.errors import InconsistentError, UsageError
 from bundlefs.base.spans import Span
-from bundlefs.codec.tar import BLOCK, RECORD, FromImage, Literal, TarLayout, layout
+from bundlefs.codec.tar import RECORD, FromImage, Literal, TarLayout, layout
+from bundlefs.codec.tar_format import BLOCK
 
 MTIME = 1_700_000_000
 GIB = 1 << 30
