@@ -24,6 +24,7 @@ from isal import igzip_lib, isal_zlib
 
 from bundlefs.base.checks import MOST, whole
 from bundlefs.base.errors import InconsistentError, UsageError
+from bundlefs.base.spans import ceil_div
 from bundlefs.codec import final_block
 
 BLOCK_SIZE = 1 << 20
@@ -61,7 +62,7 @@ def crc32_join(first: int, second: int, length: int) -> int:
 
 def stored_size(size: int) -> int:
     """Return the size of `size` bytes in stored blocks, 5 bytes more each; no level exceeds it."""
-    return size + -(-size // _STORED_MAX) * _STORED_HEADER.size
+    return size + ceil_div(size, _STORED_MAX) * _STORED_HEADER.size
 
 
 class Encoder(Protocol):
@@ -169,7 +170,7 @@ def _opened(made: bytearray, final: final_block.FinalBlock) -> bytes:
     """
     index, bit = final.start // 8, 1 << final.start % 8
     used = final.end % 8
-    if not made[index] & bit or -(-final.end // 8) != len(made):
+    if not made[index] & bit or ceil_div(final.end, 8) != len(made):
         raise InconsistentError(
             f"zlib tells a final block at bits {final.start} to {final.end} of {len(made)} "
             f"bytes, where none is: {final_block.load().name} cannot be used here; use level 0 to 2"

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bundlefs.base.errors import ImageError
-from bundlefs.base.spans import Span
+from bundlefs.base.spans import Span, ceil_div
 from bundlefs.codec.gzip_points import SPACING, GzipPoints
 from bundlefs.image import foreign, unpack
 from bundlefs.image.forms import Form
@@ -47,7 +47,7 @@ class GzippedImage:
         known = self._known()
         self.size, self._end, index = known or (*_count(file), None)
         self._saved = known is not None
-        spacing = SPACING * -(-self.size // (SPACING * _MOST_POINTS))
+        spacing = SPACING * ceil_div(self.size, SPACING * _MOST_POINTS)
         self._points = GzipPoints(_Spans(file, self._end), self._damaged, spacing, index)
         self._closed = False
 

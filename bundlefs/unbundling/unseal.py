@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from isal import igzip_lib
 
 from bundlefs.base.errors import BundleError
-from bundlefs.base.spans import Span, split
+from bundlefs.base.spans import Span, ceil_div, split
 from bundlefs.codec import cbc, members
 from bundlefs.codec.members import PIECE, Decoder
 from bundlefs.keys.rsa import Secret
@@ -47,12 +47,13 @@ class Unsealed:
 
     def read(self, span: Span) -> bytes:
         """Return these bytes of the gzip stream."""
-        stop = -(-span.stop // cbc.BLOCK) * cbc.BLOCK
-        whole = Span(span.start // cbc.BLOCK * cbc.BLOCK, stop)
+        first, behind = span.start // cbc.BLOCK, ceil_div(span.stop, cbc.BLOCK)
+        whole = Span(first * cbc.BLOCK, behind * cbc.BLOCK)
         skip = span.start - whole.start
         return self._decrypted(whole)[skip : skip + span.length]
 
     def _decrypted(self, whole: Span) -> bytes:
+        """Decrypt whole blocks: each needs the block before it, and the first one the IV."""
         if not whole.start:
             return cbc.decrypt(self._secret.key, self._secret.iv, self._parts.read(whole))
         sealed = self._parts.read(Span(whole.start - cbc.BLOCK, whole.stop))

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterator
 
+from bundlefs.base.spans import ceil_div
 from bundlefs.image.look.window import UnreadableError, Window
 
 _BOOT = struct.Struct("<11xHBHBHHxH8xII4xI")
@@ -41,7 +42,7 @@ class Fat:
         self._root = (reserved + fats * fat) * sector
         self._root_size = roots * _ENTRY
         self._cluster = per * sector
-        self._data = self._root + -(-self._root_size // sector) * sector
+        self._data = self._root + ceil_div(self._root_size, sector) * sector
         self._first = 0 if roots else root
         clusters = ((small or large) * sector - self._data) // self._cluster
         # The number of clusters alone tells which it is.
