@@ -29,6 +29,7 @@ from bundlefs.cli.opening import open_image, open_state, print_warning, warn_of_
 from bundlefs.fuse.mountpoint import check_mountpoint
 from bundlefs.fuse.session import Session, serve
 from bundlefs.fuse.shelf import Shelf
+from bundlefs.fuse.single import SingleImage
 from bundlefs.image.identity import Identity
 from bundlefs.image.source import Source
 from bundlefs.keys.rsa import Secret
@@ -125,7 +126,7 @@ def _mount_image(maker: _Maker, ready: Callable[[], None]) -> None:
     if arguments.eager:
         bundle.when_complete()
     tick = index_progress() if arguments.foreground else None
-    serve(bundle, maker.session, ready, tick and partial(tick, bundle))
+    serve(SingleImage(bundle), maker.session, ready, tick and partial(tick, bundle))
 
 
 def _mount_folder(maker: _Maker, ready: Callable[[], None]) -> None:
@@ -156,7 +157,7 @@ def open_session(
     bundle = OpenedBundle(manifest, parts, secret)
     view = DiskView(bundle, _written_ns(arguments.manifest))
     try:
-        serve(view, session, ready)
+        serve(SingleImage(view), session, ready)
     finally:
         view.close()
         closed_in_time(bundle.close, patient=view.ended())

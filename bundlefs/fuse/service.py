@@ -21,7 +21,7 @@ from bundlefs.base import signals
 from bundlefs.base.errors import MountError
 from bundlefs.base.escapes import escaped
 from bundlefs.fuse.mountpoint import read_status
-from bundlefs.fuse.views import Mounted
+from bundlefs.fuse.views import Images
 
 log = logging.getLogger(__name__)
 
@@ -67,19 +67,19 @@ def _watchdog_seconds() -> float | None:
     return int(microseconds) / _MICROSECONDS
 
 
-async def tell_status(shown: Mounted, notifier: Notifier) -> None:
+async def tell_status(images: Images, notifier: Notifier) -> None:
     """Tell how far the bundle is, whenever that has changed."""
     told = ""
     while notifier.there:
-        text = _status_text(shown)
+        text = _status_text(images)
         if text != told:
             notifier.send(STATUS=text)
             told = text
         await trio.sleep(_STATUS_SECONDS)
 
 
-def _status_text(shown: Mounted) -> str:
-    status = asdict(shown.status())
+def _status_text(images: Images) -> str:
+    status = asdict(images.status())
     text = f"{status['phase']}: {status['image']}"
     if status["phase"] == "indexing":
         text += f", {100 * status['tar_bytes_done'] // status['tar_size']} %"
@@ -104,12 +104,12 @@ async def feed_watchdog(mountpoint: Path, notifier: Notifier) -> None:
         await trio.sleep(notifier.watchdog_seconds / 2)
 
 
-async def report_on_signal(shown: Mounted) -> None:
+async def report_on_signal(images: Images) -> None:
     """Log the status, the tasks and the threads at each SIGUSR1; names and places alone."""
     with trio.open_signal_receiver(REPORT_SIGNAL) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {REPORT_SIGNAL})
         async for _ in signals:
-            log.info("status: %s", asdict(shown.status()))
+            log.info("status: %s", asdict(images.status()))
             root = trio.lowlevel.current_root_task()
             for line in _tasks(root) if root else ():
                 log.info("task: %s", line)

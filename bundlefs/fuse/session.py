@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyfuse3
 import trio
@@ -28,8 +27,7 @@ from bundlefs.fuse.service import (
     report_on_signal,
     tell_status,
 )
-from bundlefs.fuse.shelf import Shelf
-from bundlefs.fuse.views import Mounted, View
+from bundlefs.fuse.views import Images
 from bundlefs.fuse.waiting import in_thread
 
 log = logging.getLogger(__name__)
@@ -57,7 +55,7 @@ class Session:
 
 
 def serve(
-    shown: View[Any] | Shelf,
+    images: Images,
     session: Session,
     ready: Callable[[], None],
     tick: Callable[[], None] | None = None,
@@ -67,12 +65,12 @@ def serve(
     `tick` is called twice a second, for who shows progress; without it an idle mount sleeps.
     """
     about: dict[str, object] = {"mountpoint": str(session.mountpoint), "pid": os.getpid()}
-    operations = Operations(shown, session.umask, about)
+    operations = Operations(images, session.umask, about)
     with signals.held() as held, _fuse(operations, session):
-        trio.run(_run, shown, session, ready, tick, held)
+        trio.run(_run, images, session, ready, tick, held)
 
 
-def _shown(source: str) -> str:
+def _for_the_table(source: str) -> str:
     """Write the source for the kernel's table as libfuse reads it: pyfuse3 takes ASCII alone.
 
     mount(8) compares it with fstab's, to see what is mounted.
@@ -84,7 +82,7 @@ def _shown(source: str) -> str:
 
 @contextmanager
 def _fuse(operations: pyfuse3.Operations, session: Session) -> Iterator[None]:
-    options = {*pyfuse3.default_options, "ro", f"fsname={_shown(session.source)}"}
+    options = {*pyfuse3.default_options, "ro", f"fsname={_for_the_table(session.source)}"}
     options |= {"subtype=bundlefs", *session.options}
     try:
         with overheard():
@@ -101,7 +99,7 @@ def _fuse(operations: pyfuse3.Operations, session: Session) -> Iterator[None]:
 
 
 async def _run(
-    shown: View[Any] | Shelf,
+    images: Images,
     session: Session,
     ready: Callable[[], None],
     tick: Callable[[], None] | None,
@@ -110,12 +108,12 @@ async def _run(
     notifier = Notifier()
     serving = trio.CancelScope()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_end_on_signal, shown, session, notifier, held, serving)
-        nursery.start_soon(_close_when_gone, shown)
-        nursery.start_soon(report_on_signal, shown)
+        nursery.start_soon(_end_on_signal, images, session, notifier, held, serving)
+        nursery.start_soon(_close_when_gone, images)
+        nursery.start_soon(report_on_signal, images)
         nursery.start_soon(_greet, session, ready, notifier)
         if notifier.there:
-            nursery.start_soon(tell_status, shown, notifier)
+            nursery.start_soon(tell_status, images, notifier)
         if tick:
             nursery.start_soon(_call_often, tick)
         with serving:
@@ -138,7 +136,7 @@ async def _call_often(tick: Callable[[], None]) -> None:
 
 
 async def _end_on_signal(
-    shown: Mounted, session: Session, notifier: Notifier, held: Held, serving: trio.CancelScope
+    images: Images, session: Session, notifier: Notifier, held: Held, serving: trio.CancelScope
 ) -> None:
     with trio.open_signal_receiver(*held.ending) as received:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, held.ending)
@@ -149,7 +147,7 @@ async def _end_on_signal(
             signal.pthread_sigmask(signal.SIG_BLOCK, held.ending)
         log.info("%s: unmounting", signals.name(number))
         notifier.send(STOPPING=1)
-        await _close(shown)
+        await _close(images)
         if reason := await trio.to_thread.run_sync(
             in_use, session.mountpoint, abandon_on_cancel=True
         ):
@@ -164,17 +162,17 @@ async def _end_on_signal(
         serving.cancel()
 
 
-async def _close(shown: Mounted) -> None:
+async def _close(images: Images) -> None:
     """Answer those who wait, which pyfuse3's end depends on; states are written in a thread.
 
     A disk that hangs holds up neither the answers nor the end. What cannot be written here is
     not written later either, and told then.
     """
     with contextlib.suppress(Exception), trio.move_on_after(_CLOSE_SECONDS):
-        await in_thread(shown.close, 0)
+        await in_thread(images.close, 0)
 
 
-async def _close_when_gone(shown: View[Any] | Shelf) -> None:
+async def _close_when_gone(images: Images) -> None:
     """Drop what is still asked for when somebody has unmounted.
 
     pyfuse3 ends with its last answer, also with one that nobody waits for any more.
@@ -184,7 +182,7 @@ async def _close_when_gone(shown: View[Any] | Shelf) -> None:
         for number in _devices():
             connection.register(number, 0)
         await trio.lowlevel.wait_readable(connection.fileno())
-    await _close(shown)
+    await _close(images)
 
 
 def _devices() -> Iterator[int]:

@@ -23,11 +23,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from bundlefs.base.errors import ImageChangedError, UnknownNameError
 from bundlefs.base.futures import Promises
 from bundlefs.base.threads import Threads, asking_storage
+from bundlefs.fuse.asking import look_at
 from bundlefs.fuse.looks import Identity, Looks
 from bundlefs.fuse.openings import (
     Closer,
@@ -95,7 +96,7 @@ class _Slot:
         return self.image.status()
 
     @property
-    def shown(self) -> bool:
+    def seen(self) -> bool:
         """Whether anybody has seen, by this name, what is in it."""
         return self.looked and self.image.created_ns is not None
 
@@ -103,7 +104,7 @@ class _Slot:
         """Have the name lead to an image, or fail for good if it is known to lead to another."""
         if image is self.image or self.error:
             return
-        if self.shown:
+        if self.seen:
             self.error = ImageChangedError(
                 f"image {place} led to {self.image.path} when it was looked into, and leads to"
                 f" {image.path} now; unmount, and mount it again to bundle what is there now"
@@ -147,6 +148,11 @@ class Shelf:
         self._slots: dict[int, _Slot] = {}
         self._named: dict[str, _Slot] = {}
 
+    @property
+    def folders(self) -> Self:
+        """The shelf itself: the mount's root lists a folder for each image."""
+        return self
+
     # What is there; asks the disk
 
     def scan(self) -> list[tuple[str, int]]:
@@ -175,7 +181,7 @@ class Shelf:
         path = self._folder / name
         found = None if name.startswith(".") else self._looks.look(path)
         slot = self._named.get(name)
-        if found is None or (_is_empty(found.identity) and not (slot and slot.shown)):
+        if found is None or (_is_empty(found.identity) and not (slot and slot.seen)):
             raise UnknownNameError(f"no image {name!r} in {self._folder}")
         if slot and not found.identity:
             return slot.number
@@ -240,10 +246,17 @@ class Shelf:
         slot = self._slots.get(number)
         return (slot and slot.image.created_ns) or self.created_ns
 
-    def slot_status(self, number: int) -> "DataclassInstance":
-        """Tell where one image stands, be it open or not."""
-        status: DataclassInstance = self._slot(number).status()
+    def status_of(self, number: int) -> "DataclassInstance":
+        """Return where one image stands, be it open or not; 0 is all of them together."""
+        status: DataclassInstance = self._slot(number).status() if number else self.status()
         return status
+
+    def look_at(self, number: int) -> Future[None] | None:
+        """Have a thread see whether one image is what it was, if it is open; 0 is all of them."""
+        view = self.view(number)
+        if view is None:
+            return None if number else self.look()
+        return look_at(view)
 
     # All together
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bundlefs.fuse import metrics
+from bundlefs.fuse.inodes import FIRST_SNAPSHOT, Inode
 
 RENEWED_SECONDS = 1.0
 """An inode that is opened later than this was not just looked up: it is mounted, say."""
@@ -27,33 +28,34 @@ def document(status: Mapping[str, Any], about: Mapping[str, Any] | None) -> byte
 
 @dataclass(slots=True)
 class Snapshot:
-    """An inode's content; `file` is the number of what it is a snapshot of."""
+    """An inode's content; `file` is what it is a snapshot of."""
 
-    file: int
+    file: Inode
     content: bytes
     made: float
     openings: int = 0
 
 
 class Snapshots:
-    """All that the kernel knows, by inode. `make` gives the content of a file now."""
+    """All that the kernel knows, by inode. `make` returns the content of a file as of now."""
 
-    def __init__(self, make: Callable[[int], bytes]) -> None:
+    def __init__(self, make: Callable[[Inode], bytes]) -> None:
         self._make = make
-        self._by_inode: dict[int, Snapshot] = {}
+        self._by_inode: dict[Inode, Snapshot] = {}
         self._made = 0
 
-    def add(self, file: int, first: int) -> int:
-        """Make a snapshot and return its inode, one of those from `first` on."""
+    def add(self, file: Inode) -> Inode:
+        """Make a snapshot and return its inode, in the view of the file."""
         self._made += 1
-        self._by_inode[first + self._made] = Snapshot(file, self._make(file), time.monotonic())
-        return first + self._made
+        inode = file.sibling(FIRST_SNAPSHOT + self._made)
+        self._by_inode[inode] = Snapshot(file, self._make(file), time.monotonic())
+        return inode
 
-    def find(self, inode: int) -> Snapshot | None:
+    def find(self, inode: Inode) -> Snapshot | None:
         """Return what an inode is, or None if it is not a snapshot."""
         return self._by_inode.get(inode)
 
-    def open(self, inode: int) -> None:
+    def open(self, inode: Inode) -> None:
         """Note that somebody reads it, and renew one that is of long ago."""
         snapshot = self._by_inode[inode]
         if not snapshot.openings and time.monotonic() - snapshot.made > RENEWED_SECONDS:
@@ -63,11 +65,11 @@ class Snapshots:
             snapshot.made = time.monotonic()
         snapshot.openings += 1
 
-    def release(self, inode: int) -> None:
+    def release(self, inode: Inode) -> None:
         """Note that one reader less has it open."""
         if snapshot := self._by_inode.get(inode):
             snapshot.openings -= 1
 
-    def forget(self, inode: int) -> None:
+    def forget(self, inode: Inode) -> None:
         """Drop it: the kernel does not know it any more."""
         self._by_inode.pop(inode, None)

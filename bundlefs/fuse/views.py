@@ -9,7 +9,7 @@ the error where there is one. All methods may be called from any thread.
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -18,10 +18,11 @@ E = TypeVar("E")
 E_contra = TypeVar("E_contra", contravariant=True)
 
 
-class Mounted(Protocol):
-    """What the whole of a mount is, be it one view or many.
+class View(Protocol[E]):
+    """Files, as entries `E`, each with a key: a number that never changes.
 
-    Its status has at least the fields `phase`, `image` and `error`.
+    `find` and `known_size` raise UnknownNameError for what is not there. The status has at least
+    the fields `phase`, `image` and `error`.
     """
 
     created_ns: int
@@ -34,13 +35,6 @@ class Mounted(Protocol):
 
     def close(self) -> None:
         """End it: whoever waits gets an error. Closing it again does nothing."""
-
-
-class View(Mounted, Protocol[E]):
-    """Files, as entries `E`, each with a key: a number that never changes.
-
-    `find` and `known_size` raise UnknownNameError for what is not there.
-    """
 
     def find(self, name: str) -> E:
         """Return the entry of a name that exists or may turn out to."""
@@ -108,3 +102,48 @@ class WithDigests(Protocol[E_contra]):
 
     def digest(self, entry: E_contra) -> str:
         """Return the SHA-1 in hex."""
+
+
+class Folders(Protocol):
+    """A folder for each of many images, by name."""
+
+    def finding(self, name: str) -> Future[int]:
+        """Ask for the number of the image of a name; UnknownNameError if there is none."""
+
+    def scanning(self) -> Future[list[tuple[str, int]]]:
+        """Ask for name and number of each image."""
+
+
+class Images(Protocol):
+    """The views that a mount shows, by number; 0 is the mount as a whole, which may be a view."""
+
+    @property
+    def folders(self) -> Folders | None:
+        """What the mount's root lists; None if the root is the folder of the one view."""
+
+    def hold(self, number: int) -> Future[View[Any]]:
+        """Ask for a view, which stays open until `release`; that is called once for each `hold`."""
+
+    def release(self, number: int) -> None:
+        """Take back one `hold`."""
+
+    def view(self, number: int) -> View[Any] | None:
+        """Return a view if there is one and it is open: for sure while it is held."""
+
+    def begun_ns(self, number: int) -> int:
+        """Return the time that the files of a view show."""
+
+    def look_at(self, number: int) -> Future[None] | None:
+        """Have a thread see whether what a number shows has changed; None if nothing can have."""
+
+    def status_of(self, number: int) -> "DataclassInstance":
+        """Return where a number stands, be it open or not."""
+
+    def status(self) -> "DataclassInstance":
+        """Return where the mount as a whole stands; the fields are those of a view's, or more."""
+
+    def space(self) -> tuple[int, int]:
+        """Return the sizes of all images, and of their bundles as far as they are made; bytes."""
+
+    def close(self) -> None:
+        """End all: whoever waits gets an error. Closing it again does nothing."""
