@@ -149,8 +149,8 @@ def unmount(path: Path, *, lazy: bool) -> None:
         _await_end(process, lazy=lazy)
 
 
-def in_use(where: Path) -> str | None:
-    """Unmount if nobody uses the mount; give what the system says where that fails."""
+def unmount_if_idle(where: Path) -> str | None:
+    """Unmount if nobody uses the mount; return what the system says where that fails."""
     try:
         command = [*_unmounter(lazy=False), str(where)]
         done = _said(command)

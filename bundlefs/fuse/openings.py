@@ -19,139 +19,33 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bundlefs.base.errors import (
     BundlefsError,
     ClosedError,
     ImageChangedError,
-    ImageError,
     InconsistentError,
 )
-from bundlefs.base.storage import Storage
 from bundlefs.base.threads import PATIENCE_SECONDS, start_abandonable
 from bundlefs.fuse.looks import Identity
-from bundlefs.fuse.views import View, Watched
+from bundlefs.fuse.shelved import Passing, ShelvedImage, system_error
+from bundlefs.fuse.views import View
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 1.0
-"""The least time between two tries to open an image."""
 SWEEP_SECONDS = 5.0
 _SPARE_FILES = 64
 _BATCH = 16
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 
 
-class Passing(View[Any], Watched, Protocol):
-    """A view that can be closed and made again."""
-
-    def idle(self) -> bool:
-        """Tell whether nothing is under way."""
-
-    def failure(self) -> BaseException | None:
-        """Give the error if it has failed for good."""
-
-
 Opener = Callable[[Path, int], Passing]
 """Opens an image for the view of a number."""
 Closer = Callable[[int, bool], None]
 """Closes what the opener has opened for the view of a number; tells if that is for good."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unopened:
-    """What is told of an image that is not open: `phase` is `unopened`, `opening` or `failed`."""
-
-    phase: str
-    image: str
-    storage_silent_seconds: float
-    error: str | None
-
-
-@dataclass(slots=True, eq=False)
-class OpenedImage:
-    """An image, whatever the names it is shown by.
-
-    Attributes:
-        number: the opener's for it.
-        path: where it is.
-        found: what its file was when it was opened.
-        created_ns: when its bundle was begun, once that has been shown.
-        opened: tells when it is open; holds the error if that fails or has failed.
-        view: while it is open.
-        error: why it is not open; `final` if it never will be.
-        tried: when that was found.
-        holders: how many have it open.
-        used: when it was held last, in a count of its own.
-        last: status and space when it was let go of.
-        closing: set when it is closed again.
-    """
-
-    number: int
-    path: Path
-    found: Identity
-    created_ns: int | None = None
-    opened: "Future[View[Any]] | None" = None
-    view: Passing | None = None
-    error: BaseException | None = None
-    final: bool = False
-    tried: float = 0.0
-    logged: str = ""
-    holders: int = 0
-    used: int = 0
-    last: tuple[Any, tuple[int, int]] | None = None
-    closing: threading.Event = field(default_factory=threading.Event)
-    storage: Storage = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.storage = Storage.of(self.path)
-
-    def status(self) -> Any:  # noqa: ANN401  # of a view's own kind, or Unopened
-        """Tell where it stands; of one that was let go of, where it stood."""
-        if view := self.view:
-            return view.status()
-        if self.last and (self.error is None or self.last[0].phase == "failed"):
-            return self.last[0]
-        phase = "failed" if self.error else "opening" if self.opened else "unopened"
-        error = str(self.error) if self.error else None
-        silent = round(self.storage.silent_seconds, 1)
-        return Unopened(phase, str(self.path), silent, error)
-
-    def space(self) -> tuple[int, int]:
-        """Give the size of the image, and of the bundle as far as it is made; bytes."""
-        if view := self.view:
-            return view.space()
-        return self.last[1] if self.last else (0, 0)
-
-    def fail(self, error: BaseException) -> None:
-        """Have the error told to whoever asks; it is raised many times over, and must not grow."""
-        self.error = error
-        self.tried = time.monotonic()
-        self.opened = Future()
-        self.opened.set_exception(error)
-
-    def try_again(self, now: Identity) -> None:
-        """Forget an error whose reason may have gone meanwhile."""
-        if self.error is None or self.final or time.monotonic() - self.tried < RETRY_SECONDS:
-            return
-        # A locked state, too many open files: what is no image's own fault may pass.
-        lasting = isinstance(self.error, (ImageError, ImageChangedError))
-        if _system_error(self.error) or not lasting or now != self.found:
-            self.error = self.opened = None
-
-
-def _system_error(error: BaseException | None) -> int | None:
-    """Give the errno that an error comes from."""
-    while error is not None:
-        # Libraries tell of damaged data by an OSError without a number.
-        if isinstance(error, OSError) and error.errno:
-            return error.errno
-        error = error.__cause__
-    return None
 
 
 class Openings:
@@ -164,27 +58,27 @@ class Openings:
         self._closer = closer
         self._identity = identity
         self._lock = threading.Lock()
-        self._images: dict[Path, OpenedImage] = {}
+        self._images: dict[Path, ShelvedImage] = {}
         self._clock = itertools.count()
         self._sweeping = False
         self._looking: Future[None] | None = None
         self._closed = False
 
-    def image(self, place: Path, path: Path, now: Identity) -> OpenedImage:
+    def image(self, place: Path, path: Path, now: Identity) -> ShelvedImage:
         """Give the image of a place, opened or not; `path` leads there, and is shown."""
         with self._lock:
             image = self._images.get(place)
             if image is None:
-                image = self._images[place] = OpenedImage(len(self._images) + 1, path, now)
+                image = self._images[place] = ShelvedImage(len(self._images) + 1, path, now)
             image.try_again(now)
             return image
 
-    def all(self) -> list[OpenedImage]:
+    def all(self) -> list[ShelvedImage]:
         """Give all images that were ever asked for."""
         with self._lock:
             return list(self._images.values())
 
-    def hold(self, image: OpenedImage) -> "Future[View[Any]]":
+    def hold(self, image: ShelvedImage) -> "Future[View[Any]]":
         """Ask for a view, which stays open until `release`; the future holds the error if any."""
         with self._lock:
             if self._closed:
@@ -198,7 +92,7 @@ class Openings:
                 image.error.with_traceback(None)
             return image.opened
 
-    def release(self, image: OpenedImage) -> None:
+    def release(self, image: ShelvedImage) -> None:
         """Take back one `hold`."""
         with self._lock:
             image.holders -= 1
@@ -206,7 +100,7 @@ class Openings:
 
     # Opening, in a thread
 
-    def _open(self, image: OpenedImage, opened: "Future[View[Any]]") -> None:
+    def _open(self, image: ShelvedImage, opened: "Future[View[Any]]") -> None:
         try:
             image.found = self._identity(image.path) or image.found
             view = self._same(image, self._opened(image))
@@ -228,7 +122,7 @@ class Openings:
                 return
         view.close()
 
-    def _opened(self, image: OpenedImage) -> Passing:
+    def _opened(self, image: ShelvedImage) -> Passing:
         """Open it; where open files are scarce, by letting go of others."""
         if image.last:
             # What it had open is closed by another thread just now.
@@ -238,10 +132,10 @@ class Openings:
             try:
                 return self._opener(image.path, image.number)
             except (BundlefsError, OSError) as error:
-                if _system_error(error) not in _SHORTAGES or not self._let_go_of_idle(_BATCH):
+                if system_error(error) not in _SHORTAGES or not self._let_go_of_idle(_BATCH):
                     raise
 
-    def _same(self, image: OpenedImage, view: Passing) -> Passing:
+    def _same(self, image: ShelvedImage, view: Passing) -> Passing:
         """Refuse another bundle than the one that was shown: a copy tool would mix the two."""
         if image.created_ns in (None, view.created_ns):
             return view
@@ -253,7 +147,7 @@ class Openings:
         )
 
     def _tell_failure(
-        self, image: OpenedImage, opened: "Future[View[Any]]", error: BaseException
+        self, image: ShelvedImage, opened: "Future[View[Any]]", error: BaseException
     ) -> None:
         expected = isinstance(error, (BundlefsError, OSError))
         if str(error) != image.logged:
@@ -282,7 +176,7 @@ class Openings:
         let_go = (image for image in by_use if self._let_go(image))
         return sum(1 for _ in itertools.islice(let_go, count))
 
-    def _let_go(self, image: OpenedImage) -> bool:
+    def _let_go(self, image: ShelvedImage) -> bool:
         """Close an image if nobody needs it open; tell whether it was."""
         with self._lock:
             view = image.view
@@ -346,7 +240,7 @@ class Openings:
             elif image.last and not image.error:
                 self._compare(image)
 
-    def _compare(self, image: OpenedImage) -> None:
+    def _compare(self, image: ShelvedImage) -> None:
         """Have an image fail that has changed since it was let go of."""
         try:
             now = self._identity(image.path)

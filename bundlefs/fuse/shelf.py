@@ -30,13 +30,8 @@ from bundlefs.base.futures import Promises
 from bundlefs.base.threads import Threads, asking_storage
 from bundlefs.fuse.asking import look_at
 from bundlefs.fuse.looks import Identity, Looks
-from bundlefs.fuse.openings import (
-    Closer,
-    OpenedImage,
-    Opener,
-    Openings,
-    Unopened,
-)
+from bundlefs.fuse.openings import Closer, Opener, Openings
+from bundlefs.fuse.shelved import ShelvedImage, Unopened
 from bundlefs.fuse.views import View
 
 if TYPE_CHECKING:
@@ -85,7 +80,7 @@ class _Slot:
 
     number: int
     name: str
-    image: OpenedImage
+    image: ShelvedImage
     holders: int = 0
     looked: bool = False
     error: ImageChangedError | None = None
@@ -100,7 +95,7 @@ class _Slot:
         """Whether anybody has seen, by this name, what is in it."""
         return self.looked and self.image.created_ns is not None
 
-    def lead_to(self, image: OpenedImage, place: str) -> None:
+    def lead_to(self, image: ShelvedImage, place: str) -> None:
         """Have the name lead to an image, or fail for good if it is known to lead to another."""
         if image is self.image or self.error:
             return

@@ -20,9 +20,9 @@ from bundlefs.base.errors import (
     StateError,
     UnknownNameError,
 )
-from bundlefs.fuse import openings
-from bundlefs.fuse.openings import Passing
+from bundlefs.fuse import openings, shelved
 from bundlefs.fuse.shelf import Shelf, ShelfStatus
+from bundlefs.fuse.shelved import Passing
 from bundlefs.fuse.views import View
 from bundlefs.unbundling.view import OpenStatus
 
@@ -189,7 +189,7 @@ def test_while_one_is_opened_others_are_too(shelf: Shelf, opener: Opener) -> Non
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have an image tried again at once."""
-    monkeypatch.setattr(openings, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(shelved, "RETRY_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -254,7 +254,7 @@ def test_looks_do_not_add_up(
     for _ in range(100):
         assert wait(shelf.hold(shelf.find("a"))) is opener.error
     assert len(opener.calls) == 1
-    monkeypatch.setattr(openings, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(shelved, "RETRY_SECONDS", 0.0)
     for _ in range(100):
         assert wait(shelf.hold(shelf.find("a"))) is opener.error
     assert len(opener.calls) == 101
