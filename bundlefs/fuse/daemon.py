@@ -1,4 +1,7 @@
-"""Going to the background: a child that carries on, a parent that says how it went."""
+"""Going to the background: a child carries on, and its parent says how it went.
+
+Concurrency: this forks, so it runs before any thread is started.
+"""
 
 import os
 import re
@@ -19,7 +22,7 @@ _BY_NUMBER = re.compile(r"/(?:dev|proc/[^/]+)/fd/([0-9]+)")
 def stand_in_for_closed_streams() -> None:
     """Open /dev/null as stdin, stdout or stderr where the caller closed it.
 
-    Else the next file that is opened gets its number: the image could be taken for stderr.
+    Otherwise the next file that is opened gets its number: the image could be taken for stderr.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -30,16 +33,16 @@ def stand_in_for_closed_streams() -> None:
 def in_background(work: Callable[[Callable[[], None]], int]) -> int:
     """Run `work(ready)` in a child of its own session; return 0 once it has called `ready`.
 
-    If it ends before, return what it returned; it has said why on stderr, which stays
-    the caller's until then. What else the caller has left open is closed at that moment: a
-    lock or a pipe of its own would be held for as long as the mount is there.
+    If the child ends before that, return what it returned; it has said why on stderr, which is
+    the caller's until then. Whatever else the caller has left open is closed once the child is
+    ready: a lock or a pipe of the caller's would be held for as long as the mount is there.
 
     Raises:
-        MountError: it was ended before it was ready, and has nothing to say.
+        MountError: the child was ended before it was ready, and has nothing to say.
     """
     left_open = _left_open()
     for number in left_open:
-        # Nor do the helpers of the child get them, some of which stay as long.
+        # The helpers of the child do not get them either: some of those stay as long.
         os.set_inheritable(number, False)  # noqa: FBT003  # no other way to say it
     reader, writer = os.pipe()
     if child := os.fork():
@@ -47,7 +50,7 @@ def in_background(work: Callable[[Callable[[], None]], int]) -> int:
         with os.fdopen(reader, "rb") as pipe, _ended_with_us(child):
             if pipe.read(1):
                 if signals.is_program():
-                    # It is there: nothing may make another exit code of that.
+                    # The mount is there: nothing may change the exit code any more.
                     signals.ignore()
                 return 0
         return _failed(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -62,7 +65,7 @@ def in_background(work: Callable[[Callable[[], None]], int]) -> int:
 
 @contextmanager
 def _ended_with_us(child: int) -> Iterator[None]:
-    """Have the child end if this process is told to: else a mount comes that nobody asked for."""
+    """End the child if this process is told to end: nobody wants the mount any more."""
     try:
         yield
     except KeyboardInterrupt:
@@ -73,7 +76,11 @@ def _ended_with_us(child: int) -> Iterator[None]:
 
 
 def _failed(code: int) -> int:
-    """Give the exit code of a child that was never ready, negative for a signal, if it is one."""
+    """Return the exit code of a child that was never ready, if it has one of its own.
+
+    Raises:
+        MountError: it ended without an error, or by a signal, for which `code` is negative.
+    """
     if code > 0:
         return code
     how = f"killed by signal {-code}" if code else "unmounted or told to end"
@@ -81,15 +88,15 @@ def _failed(code: int) -> int:
 
 
 def _left_open() -> frozenset[int]:
-    """Return what the caller has left open, but for what an argument names by its number.
+    """Return the files that the caller has left open, but not those that an argument names.
 
-    What Python opens is closed on exec; what is not was handed down.
+    What Python opens is closed on exec; a file that is not so marked was handed down.
     """
     named = {int(found) for word in sys.argv for found in _BY_NUMBER.findall(word)}
     open_now = map(int, os.listdir("/proc/self/fd"))  # noqa: PTH208  # names alone
     found = set()
     for number in open_now:
-        # That of the listing itself is gone.
+        # The one of the listing itself is gone.
         with suppress(OSError):
             if number not in _STANDARD and os.get_inheritable(number):
                 found.add(number)
@@ -98,7 +105,7 @@ def _left_open() -> frozenset[int]:
 
 def _let_go(writer: int, left_open: Iterable[int]) -> None:
     """Tell the parent that all is well, and leave its session, terminal and folder."""
-    # Not before: an automount lets none but systemd's own process group pass until then.
+    # Not earlier: until it is mounted, an automount lets only systemd's process group pass.
     os.setsid()
     os.chdir("/")
     sys.stdout.flush()

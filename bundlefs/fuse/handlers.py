@@ -1,7 +1,7 @@
-"""What guards the FUSE handlers: every exception becomes an errno, chosen here alone.
+"""Guards for the FUSE handlers: every exception becomes an errno, which is chosen here alone.
 
 An exception that is not a FUSEError ends the whole mount in pyfuse3, so every
-handler goes through one of these.
+handler has one of these guards.
 """
 
 import errno
@@ -72,7 +72,7 @@ def listing_handler(
         try:
             return await handler(method)(*args, **kwargs)
         except pyfuse3.FUSEError as error:
-            # The C library takes ENOENT of a readdir for the end of the folder.
+            # The C library takes ENOENT from a readdir for the end of the folder.
             number = errno.EIO if error.errno == errno.ENOENT else error.errno
             raise pyfuse3.FUSEError(number) from error
 
@@ -88,7 +88,7 @@ def silent_handler(
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             await method(*args, **kwargs)
-        # To pyfuse3 even a FUSEError is the end here.
+        # Here pyfuse3 ends the mount even for a FUSEError.
         except Exception:
             log.exception("unexpected error in a handler")
 

@@ -1,7 +1,8 @@
 """Looking at files by name, some of which may lie on storage that does not answer.
 
-Concurrency: `_lock` guards which looks are under way; each has a thread of its own, one for
-each file at a time, so that looking again and again at a file that hangs takes no more of them.
+Concurrency: `_lock` guards which looks are under way. A file is looked at by one thread at a time,
+so that looking at one that hangs again and again takes no more threads. `look` waits for an answer,
+but not long; it is called in a thread, never in the event loop's.
 """
 
 import errno
@@ -18,17 +19,17 @@ from pathlib import Path
 from bundlefs.base.threads import PATIENCE_SECONDS, settle, start_abandonable
 
 Identity = tuple[int, ...]
-"""What tells a file from another, or from what it was before; empty where it cannot be told."""
+"""What tells a file from another, or from what it was before; empty if that cannot be told."""
 
 _NONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""What says that there is no file, rather than that it cannot be looked at."""
+"""The errors that say that there is no file, rather than that it cannot be looked at."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """A file: its identity, where it is after all links, and the path that it is shown by.
 
-    As states go by, a device is where its name says.
+    A device is where its name says: states are named after that, too.
     """
 
     identity: Identity
@@ -37,9 +38,10 @@ class Found:
 
 
 def identity(path: Path) -> Identity | None:
-    """Return what tells a file from another: None if it is no image, nothing if it cannot be told.
+    """Return what tells a file from another: None if it is no image, empty if it cannot be told.
 
-    What cannot be told is for its own folder to say: to leave it out would look as if it were gone.
+    An image that cannot be looked at has a folder all the same, which answers with the error: left
+    out of the listing, it would seem to be gone.
     """
     try:
         found = path.stat()

@@ -1,4 +1,4 @@
-"""A status as Prometheus text [exposition format 0.0.4]. Knows no mount and no bundle."""
+"""A status as Prometheus text [exposition format 0.0.4]; no mount and no bundle is known here."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,7 +31,7 @@ _PHASES = ("unopened", "opening", "idle", "indexing", "complete", "failed")
 
 
 def text(status: Mapping[str, Any]) -> str:
-    """Give the metrics of a mount, of each image; what its status has not is left out."""
+    """Return the metrics of a mount, for each image; what a status does not hold is left out."""
     images: Sequence[Mapping[str, Any]] = status.get("images", (status,))
     lines = _metric("build_info", "gauge", "The version.", {f'version="{__version__}"': 1})
     phases = {
@@ -53,5 +53,5 @@ def _metric(name: str, kind: str, about: str, samples: Mapping[str, object]) -> 
 
 
 def _label(value: str) -> str:
-    # Of the names that are not UTF-8 no two may become the same label.
+    # No two names that are not UTF-8 may become the same label.
     return escaped(value, keep="\n").translate(_IN_LABELS)

@@ -29,13 +29,13 @@ _END_SECONDS = 30
 
 
 def check_mountpoint(path: Path) -> Path:
-    """Give the absolute path of a folder that can be mounted on.
+    """Return the absolute path of a folder that can be mounted on.
 
     Raises:
-        MountError: it cannot, or FUSE is not there.
+        MountError: it cannot be, or FUSE is not there.
     """
     where = Path(os.path.realpath(path))
-    # Who looks into an automount point waits for what is to be mounted there: for us.
+    # A look into an automount point waits for what is to be mounted there, which is us.
     if find_mount(where) != _AUTOMOUNT:
         _require_empty(path, where)
     _check_fuse()
@@ -81,12 +81,12 @@ def _check_fuse() -> None:
 
 
 def mounts() -> Iterator[tuple[str, str]]:
-    """Give path and file-system type of each mount, one over the other in their order [proc(5)]."""
+    """Yield path and file-system type of each mount, in the order of mounting [proc(5)]."""
     yield from ((point, kind) for point, kind, _ in _table())
 
 
 def sources() -> Iterator[tuple[str, str]]:
-    """Return path and source of each mount of bundlefs, dead or alive."""
+    """Yield path and source of each mount of bundlefs, dead or alive."""
     yield from ((point, source) for point, kind, source in _table() if kind == FS_TYPE)
 
 
@@ -104,13 +104,13 @@ def _plain(field: str) -> str:
 
 
 def find_mount(path: Path) -> str | None:
-    """Give the file-system type of what is mounted at exactly this absolute path, or None."""
+    """Return the file-system type of what is mounted at exactly this absolute path, or None."""
     # What was mounted last hides the others.
     return dict(mounts()).get(os.fspath(path))
 
 
 def read_status(path: Path) -> dict[str, Any]:
-    """Give what a mount says of itself.
+    """Return what a mount says of itself.
 
     Raises:
         MountError: there is no bundlefs mount, or its process is gone.
@@ -130,7 +130,7 @@ def unmount(path: Path, *, lazy: bool) -> None:
     """Unmount a bundlefs mount and wait until its process has ended.
 
     Raises:
-        MountError: it is none, or it is busy.
+        MountError: there is none, or it is busy.
     """
     where = Path(os.path.abspath(path))  # noqa: PTH100  # resolve() fails on a dead mount
     with suppress(OSError):
@@ -172,7 +172,7 @@ def _said(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _unmounter(*, lazy: bool) -> list[str]:
-    """Give the command that unmounts: only root can do without fusermount3."""
+    """Return the command that unmounts: only root can do without fusermount3."""
     if found := shutil.which("fusermount3"):
         return [found, "-u", *(["-z"] if lazy else [])]
     if os.geteuid() == 0 and (found := shutil.which("umount")):
@@ -181,7 +181,7 @@ def _unmounter(*, lazy: bool) -> list[str]:
 
 
 def _process_of(where: Path) -> int | None:
-    """Give a pidfd of the mount's process, or None if it is gone."""
+    """Return a pidfd of the mount's process, or None if it is gone."""
     try:
         return os.pidfd_open(int(read_status(where)["pid"]))
     except (OSError, MountError):

@@ -1,12 +1,14 @@
-"""Images that are opened on demand, and let go of while nobody needs them.
+"""Opening the images of a shelf on demand, and letting go of them while nobody needs them.
 
 An image takes some open files for as long as it is open, and one that was deleted keeps
-its disk space. So the one that was used the longest time ago is let go of where open files get
-scarce, and one that is gone as soon as nobody has it open. Opened again, it is the same bundle:
-same keys, same bytes, same times; what is found to be another one is refused for good.
+its disk space. So the least recently used one is let go of when open files get
+scarce, and a deleted one as soon as nobody has it open. Opened again, it is the same bundle:
+same keys, same bytes, same times; if it turns out to be another one, it is refused for good.
 
-Concurrency: `_lock` guards the images; each is opened in a thread of its own. An image is closed
-only while nobody holds it and nothing is under way for it, and is opened again after that.
+Concurrency: `_lock` guards the images, all of them and what is in each, and is never held while
+something is opened, closed or waited for. Each image is opened in a thread of its own; one more
+looks after all that are open. An image is closed only while nobody holds it and nothing is under
+way for it, and is opened again only after that (`closing`).
 """
 
 import errno
@@ -43,9 +45,9 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 
 
 Opener = Callable[[Path, int], Passing]
-"""Opens an image for the view of a number."""
+"""Opens the image at a path, as the view of a number."""
 Closer = Callable[[int, bool], None]
-"""Closes what the opener has opened for the view of a number; tells if that is for good."""
+"""Closes what the opener has opened for the view of a number; true if that is for good."""
 
 
 class Openings:
@@ -65,7 +67,7 @@ class Openings:
         self._closed = False
 
     def image(self, place: Path, path: Path, now: Identity) -> ShelvedImage:
-        """Give the image of a place, opened or not; `path` leads there, and is shown."""
+        """Return the image of a place, open or not; `path` leads there, and is the one to show."""
         with self._lock:
             image = self._images.get(place)
             if image is None:
@@ -74,7 +76,7 @@ class Openings:
             return image
 
     def all(self) -> list[ShelvedImage]:
-        """Give all images that were ever asked for."""
+        """Return all images that were ever asked for."""
         with self._lock:
             return list(self._images.values())
 
@@ -109,12 +111,12 @@ class Openings:
             self._tell_failure(image, opened, error)
             return
         found = image.found
-        # What cannot be looked at now is looked at by the view itself.
+        # If it cannot be looked at now, the view itself looks at it.
         with suppress(OSError):
             found = self._identity(image.path) or found
         with self._lock:
             image.view, image.created_ns = view, view.created_ns
-            # What was written since it was opened, the view itself finds.
+            # The view itself finds what was written since it was opened.
             image.found = found
             if not self._closed:
                 opened.set_result(view)
@@ -123,9 +125,9 @@ class Openings:
         view.close()
 
     def _opened(self, image: ShelvedImage) -> Passing:
-        """Open it; where open files are scarce, by letting go of others."""
+        """Open an image, and let go of others if open files are scarce."""
         if image.last:
-            # What it had open is closed by another thread just now.
+            # Another thread may be closing what it had open.
             image.closing.wait()
         self._make_room()
         while True:
@@ -171,13 +173,13 @@ class Openings:
             pass
 
     def _let_go_of_idle(self, count: int) -> int:
-        """Let go of those that were used the longest time ago; tell of how many."""
+        """Let go of the least recently used ones; return how many there were."""
         by_use = sorted(self.all(), key=lambda image: image.used)
         let_go = (image for image in by_use if self._let_go(image))
         return sum(1 for _ in itertools.islice(let_go, count))
 
     def _let_go(self, image: ShelvedImage) -> bool:
-        """Close an image if nobody needs it open; tell whether it was."""
+        """Close an image if nobody needs it open; return whether it was closed."""
         with self._lock:
             view = image.view
             if self._closed or view is None or image.holders or not view.idle():
@@ -229,10 +231,10 @@ class Openings:
                     return
 
     def _sweep(self) -> None:
-        """Find what has changed or is gone, and keep no file of it open that nobody reads."""
+        """Find what has changed or is gone, and close the files of it that nobody reads."""
         for image in self.all():
             if view := image.view:
-                # One whose storage does not answer is for the next time.
+                # If its storage does not answer, the next sweep finds out.
                 with suppress(Exception):
                     view.when_checked().result(PATIENCE_SECONDS)
                 if isinstance(view.failure(), ImageChangedError):

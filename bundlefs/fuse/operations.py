@@ -89,7 +89,7 @@ class Operations(pyfuse3.Operations):
 
     @contextlib.asynccontextmanager
     async def _opened(self, number: int, asker: int) -> AsyncIterator[View[Any]]:
-        """Give a view once it is open; it stays so until the end of the `with`."""
+        """Yield a view once it is open; it stays open until the end of the `with`."""
         opened = self._images.hold(number)
         try:
             await until(opened, asker)

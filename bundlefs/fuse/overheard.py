@@ -1,6 +1,6 @@
-"""What C code and the helpers that it starts say on the standard streams.
+"""Hearing what C code, and the helpers that it starts, say on the standard streams.
 
-libfuse explains itself on stderr alone, in the words of fusermount3, which repeat names raw.
+libfuse explains itself on stderr alone, in the words of fusermount3, which repeat names unescaped.
 With `auto_unmount` fusermount3 stays for as long as the mount does; not every version of it lets
 go of the streams that it was started with, and whoever reads those to their end waits for it.
 """
@@ -17,7 +17,7 @@ _STREAMS = (0, 1, 2)
 
 @contextmanager
 def overheard() -> Iterator[None]:
-    """Give C code other streams than the caller's; what it said is on stderr then, escaped."""
+    """Lend C code other streams than the caller's, and write what it said to stderr, escaped."""
     saved = [os.dup(number) for number in _STREAMS]
     null, heard = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), os.memfd_create("messages")
     try:

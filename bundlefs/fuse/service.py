@@ -1,8 +1,8 @@
-"""What a service manager hears of a mount, and what SIGUSR1 shows of its inside.
+"""What a service manager is told of a mount, and what SIGUSR1 shows of its inside.
 
-The sd_notify protocol is one datagram [sd_notify(3)], so no library is needed for it. These
-are tasks beside the file system's; without a manager only the one for SIGUSR1 is there, and
-it sleeps.
+The sd_notify protocol is one datagram [sd_notify(3)], so it needs no library. The functions here
+run as tasks beside the file system's; without a manager there is only the one for SIGUSR1, which
+sleeps.
 """
 
 import logging
@@ -42,7 +42,7 @@ class Notifier:
 
     @property
     def there(self) -> bool:
-        """Whether anybody listens."""
+        """Whether there is a manager that listens."""
         return bool(self._address)
 
     def send(self, **fields: str | int) -> None:
@@ -59,7 +59,7 @@ class Notifier:
 
 
 def _watchdog_seconds() -> float | None:
-    """Give the manager's time limit, if it is for this process."""
+    """Return the manager's time limit in seconds, or None if it is not for this process."""
     microseconds = os.environ.pop("WATCHDOG_USEC", "")
     meant = os.environ.pop("WATCHDOG_PID", str(os.getpid()))
     if not microseconds.isdigit() or meant != str(os.getpid()):
@@ -68,7 +68,7 @@ def _watchdog_seconds() -> float | None:
 
 
 async def tell_status(images: Images, notifier: Notifier) -> None:
-    """Tell how far the bundle is, whenever that has changed."""
+    """Tell the manager how far the bundle is, whenever that has changed."""
     told = ""
     while notifier.there:
         text = _status_text(images)
@@ -105,7 +105,7 @@ async def feed_watchdog(mountpoint: Path, notifier: Notifier) -> None:
 
 
 async def report_on_signal(images: Images) -> None:
-    """Log the status, the tasks and the threads at each SIGUSR1; names and places alone."""
+    """Log the status, the tasks and the threads at each SIGUSR1: names and lines, no contents."""
     with trio.open_signal_receiver(REPORT_SIGNAL) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {REPORT_SIGNAL})
         async for _ in signals:

@@ -1,15 +1,17 @@
 """A folder of images: a view of its own for each name, opened when somebody first looks into it.
 
-What is wrong with one image stays with it: its folder answers with the error, and
-its status tells. One that could not be opened is tried again, at the soonest once it
-may do better. A bundle that has failed stays failed under its name until the mount ends:
-a copy tool that goes on by name would mix its parts with those of another bundle,
-and the kernel itself looks a name up again where the answer is ESTALE.
+What is wrong with one image stays with it: its folder answers with the error, and its status
+tells. An image that could not be opened is tried again once that may go better. A bundle that has
+failed stays failed under its name until the mount ends: a copy tool that goes on by name would mix
+its parts with those of another bundle, and the kernel itself looks a name up again where the answer
+is ESTALE.
 
-Symbolic links to an image show the same bundle, by numbers of their own: a name that leads to
-another image later has failed, if anybody has seen what it led to, and the image has not.
+Symbolic links to an image show the same bundle, by numbers of their own. A name that leads to
+another image later has failed, if anybody has seen what it led to before; the image has not.
 
-Concurrency: `_lock` guards the names; the images have their own, in `openings`.
+Concurrency: `_lock` guards the names. The images have a lock of their own, in `openings`, which may
+be taken while `_lock` is held, and never the other way round. `scan` and `find` ask the disk, and
+so run in threads; everything else answers at once.
 """
 
 import logging
@@ -42,9 +44,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ShelfStatus:
-    """Where all images together stand: sums over those that are open, and the status of each.
+    """Where all images together stand: sums over all that were opened, and the status of each.
 
-    `phase` is `indexing` if that of any image is, else `idle`: one that has failed tells so itself.
+    `phase` is `indexing` if that of any image is, else `idle`: an image that failed tells itself.
     """
 
     phase: str
@@ -121,14 +123,14 @@ def _most(each: Iterable[dict[str, Any]], field: str) -> float:
 
 
 def _keep_open(_number: int, _for_good: bool) -> None:  # noqa: FBT001  # a `Closer`
-    """Close nothing, where the views close what they have opened."""
+    """Close nothing: the views close what they have opened."""
 
 
 class Shelf:
     """The images in a folder: regular files and block devices that are not hidden.
 
-    An empty file is none: it is shown once it has content. One that was emptied after it was
-    shown stays, as an image that has changed.
+    An empty file is no image: it is shown once it has content. An image that was emptied after it
+    was looked into stays, as one that has changed.
     """
 
     def __init__(self, folder: Path, opener: Opener, closer: Closer = _keep_open) -> None:
@@ -148,10 +150,10 @@ class Shelf:
         """The shelf itself: the mount's root lists a folder for each image."""
         return self
 
-    # What is there; asks the disk
+    # What is there: asks the disk
 
     def scan(self) -> list[tuple[str, int]]:
-        """Give name and number of each image that is there now.
+        """Return name and number of each image that is there now.
 
         Raises:
             OSError: the folder cannot be read.
@@ -165,13 +167,13 @@ class Shelf:
         return found
 
     def find(self, name: str) -> int:
-        """Give the number of the image of a name, from 1.
+        """Return the number of the image of a name, 1 or more.
 
-        One whose storage does not answer is taken for what it was, or for an image: whoever
+        A file whose storage does not answer is taken for what it was, or for an image: whoever
         looks into it waits, and nobody else.
 
         Raises:
-            UnknownNameError: there is none.
+            UnknownNameError: there is no such image.
         """
         path = self._folder / name
         found = None if name.startswith(".") else self._looks.look(path)
@@ -232,12 +234,12 @@ class Shelf:
         return slot
 
     def view(self, number: int) -> "View[Any] | None":
-        """Give a view if there is one and it is open: for sure while it is held."""
+        """Return a view if there is one and it is open: for sure while it is held."""
         slot = self._slots.get(number)
         return slot.image.view if slot else None
 
     def begun_ns(self, number: int) -> int:
-        """Give when the bundle of an image was begun, or the mount before that is known."""
+        """Return when the bundle of an image was begun, or the mount while that is not known."""
         slot = self._slots.get(number)
         return (slot and slot.image.created_ns) or self.created_ns
 
@@ -260,7 +262,7 @@ class Shelf:
         return self._openings.look()
 
     def status(self) -> ShelfStatus:
-        """Tell where all stand; never waits."""
+        """Return where all stand; this never waits."""
         with self._lock:
             named = sorted(self._named.items())
         images = tuple({"name": name, **asdict(slot.status())} for name, slot in named)
@@ -276,7 +278,7 @@ class Shelf:
         )
 
     def space(self) -> tuple[int, int]:
-        """Give the sizes of the images that were opened, and of their bundles; bytes."""
+        """Return the sizes of the images that were opened, and of their bundles; bytes."""
         spaces = [image.space() for image in self._openings.all()]
         return sum(image for image, _ in spaces), sum(bundle for _, bundle in spaces)
 

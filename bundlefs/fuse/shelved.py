@@ -24,10 +24,10 @@ class Passing(View[Any], Watched, Protocol):
     """A view that can be closed and made again."""
 
     def idle(self) -> bool:
-        """Tell whether nothing is under way."""
+        """Return whether nothing is under way."""
 
     def failure(self) -> BaseException | None:
-        """Give the error if it has failed for good."""
+        """Return the error if it has failed for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +45,18 @@ class ShelvedImage:
     """An image, whatever the names it is shown by.
 
     Attributes:
-        number: the opener's for it.
+        number: what the opener and the closer know it by.
         path: where it is.
         found: what its file was when it was opened.
         created_ns: when its bundle was begun, once that has been shown.
-        opened: tells when it is open; holds the error if that fails or has failed.
+        opened: done when it is open; holds the error if opening it has failed.
         view: while it is open.
         error: why it is not open; `final` if it never will be.
         tried: when that was found.
         holders: how many have it open.
         used: when it was held last, in a count of its own.
         last: status and space when it was let go of.
-        closing: set when it is closed again.
+        closing: set once what was let go of is closed.
     """
 
     number: int
@@ -79,7 +79,7 @@ class ShelvedImage:
         self.storage = Storage.of(self.path)
 
     def status(self) -> Any:  # noqa: ANN401  # of a view's own kind, or Unopened
-        """Tell where it stands; of one that was let go of, where it stood."""
+        """Return where it stands; of an image that was let go of, where it stood."""
         if view := self.view:
             return view.status()
         if self.last and (self.error is None or self.last[0].phase == "failed"):
@@ -90,13 +90,13 @@ class ShelvedImage:
         return Unopened(phase, str(self.path), silent, error)
 
     def space(self) -> tuple[int, int]:
-        """Give the size of the image, and of the bundle as far as it is made; bytes."""
+        """Return the size of the image, and of the bundle as far as it is made; bytes."""
         if view := self.view:
             return view.space()
         return self.last[1] if self.last else (0, 0)
 
     def fail(self, error: BaseException) -> None:
-        """Have the error told to whoever asks; it is raised many times over, and must not grow."""
+        """Have whoever asks get an error; it is raised many times over, and must not grow."""
         self.error = error
         self.tried = time.monotonic()
         self.opened = Future()
@@ -106,16 +106,16 @@ class ShelvedImage:
         """Forget an error whose reason may have gone meanwhile."""
         if self.error is None or self.final or time.monotonic() - self.tried < RETRY_SECONDS:
             return
-        # A locked state, too many open files: what is no image's own fault may pass.
+        # A locked state or too many open files are not the image's own fault, and may pass.
         lasting = isinstance(self.error, (ImageError, ImageChangedError))
         if system_error(self.error) or not lasting or now != self.found:
             self.error = self.opened = None
 
 
 def system_error(error: BaseException | None) -> int | None:
-    """Give the errno that an error comes from."""
+    """Return the errno that an error comes from, or None if it comes from none."""
     while error is not None:
-        # Libraries tell of damaged data by an OSError without a number.
+        # Libraries report damaged data by an OSError without a number.
         if isinstance(error, OSError) and error.errno:
             return error.errno
         error = error.__cause__

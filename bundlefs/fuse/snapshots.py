@@ -1,9 +1,11 @@
 """The files that are made when somebody looks them up: what they hold, as of that moment.
 
-Tools differ in what they go by. Some ask for the size first and read no further (sendfile
+Tools differ in what they rely on. Some ask for the size first and read no further (sendfile
 in `busybox cat`), some read until nothing comes, some go through the page cache and some
 around it, and many do so at a time. So each lookup gets an inode of its own, whose
-content and size are one and stay: all that see the inode see the same.
+content and size agree and stay: all that see the inode see the same.
+
+Concurrency: all of this runs in the event loop's thread.
 """
 
 import json
@@ -16,7 +18,7 @@ from bundlefs.fuse import metrics
 from bundlefs.fuse.inodes import FIRST_SNAPSHOT, Inode
 
 RENEWED_SECONDS = 1.0
-"""An inode that is opened later than this was not just looked up: it is mounted, say."""
+"""An inode that is opened later than this was not just looked up: it is bind-mounted, say."""
 
 
 def document(status: Mapping[str, Any], about: Mapping[str, Any] | None) -> bytes:
@@ -56,20 +58,20 @@ class Snapshots:
         return self._by_inode.get(inode)
 
     def open(self, inode: Inode) -> None:
-        """Note that somebody reads it, and renew one that is of long ago."""
+        """Note that somebody reads a snapshot, and renew it if it is old."""
         snapshot = self._by_inode[inode]
         if not snapshot.openings and time.monotonic() - snapshot.made > RENEWED_SECONDS:
-            # The kernel goes by the size that it was told: blanks are harmless in all of these.
+            # The kernel relies on the size that it was told, and blanks do no harm in these files.
             now = self._make(snapshot.file)
             snapshot.content = now + b"\n" * (len(snapshot.content) - len(now))
             snapshot.made = time.monotonic()
         snapshot.openings += 1
 
     def release(self, inode: Inode) -> None:
-        """Note that one reader less has it open."""
+        """Note that one reader less has a snapshot open."""
         if snapshot := self._by_inode.get(inode):
             snapshot.openings -= 1
 
     def forget(self, inode: Inode) -> None:
-        """Drop it: the kernel does not know it any more."""
+        """Drop a snapshot: the kernel does not know it any more."""
         self._by_inode.pop(inode, None)

@@ -4,6 +4,9 @@ The kernel lets a process that is told to end wait for our answer, unkillable, a
 FUSE_INTERRUPT does not come through pyfuse3. So while a request is waited for, we look
 now and then whether a signal is pending that would end the one who asked [proc(5)], and
 answer EINTR then. Other signals change nothing: a sink must not fail for a timer of its own.
+
+Concurrency: `until` and `in_thread` belong to the event loop's thread; futures may be settled in
+any other.
 """
 
 import errno
@@ -38,9 +41,9 @@ _HARMLESS = _mask(
     *(signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH),
     *(signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
 )
-"""Those that end nobody by default [signal(7)]."""
+"""The signals that end nobody by default [signal(7)]."""
 _REQUESTS = _mask(signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
-"""Those that ask a program to end, also one that has its own way to do so, as a shell has."""
+"""The signals that ask a program to end, also one that has its own way to do so, as a shell has."""
 
 
 async def until(future: Future[Any], asker: int) -> None:
@@ -63,7 +66,7 @@ async def until(future: Future[Any], asker: int) -> None:
 
 
 async def in_thread(call: Callable[[], T], asker: int) -> T:
-    """Give what `call` returns; it has a thread of its own, and may hang there for good.
+    """Return what `call` returns; it has a thread of its own, and may hang there for good.
 
     Raises:
         pyfuse3.FUSEError: EINTR; the asker is to end.
@@ -95,13 +98,13 @@ def _wake(event: trio.Event, future: Future[Any]) -> None:
 
 
 def is_to_end(thread: int) -> bool:
-    """Tell whether a signal is pending for a thread that ends it, or asks it to end."""
+    """Return whether a signal is pending for a thread that ends it, or asks it to end."""
     if not _sees_threads():
         return False
     try:
         text = (_STATUS / str(thread) / "status").read_bytes()
     except OSError:
-        # Of another namespace, or hidden from us.
+        # It is of another namespace, or hidden from us.
         return False
     if b"\nState:\tZ" in text:
         # It has ended and waits for nothing.
@@ -116,7 +119,7 @@ def is_to_end(thread: int) -> bool:
 
 @functools.cache
 def _sees_threads() -> bool:
-    """Tell whether /proc numbers processes as the kernel does for this one."""
+    """Return whether /proc numbers processes as the kernel does for this one."""
     try:
         return (_STATUS / "self").readlink() == Path(str(os.getpid()))
     except OSError:
