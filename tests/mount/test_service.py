@@ -185,7 +185,8 @@ def test_sigusr1(image: Path, mountpoint: Path, tmp_path: Path) -> None:
         assert eventually(lambda: "INFO: thread: " in log.read_text())
         text = log.read_text()
         assert "'phase': 'idle'" in text
-        assert re.search(r"INFO: task: +bundlefs\.mount\._end_on_signal at .*:[0-9]+", text)
+        task = r"INFO: task: +bundlefs\.fuse\.ending\.Ending\.on_signal at .*:[0-9]+"
+        assert re.search(task, text)
         assert len(names(mountpoint)) == 4
 
 
