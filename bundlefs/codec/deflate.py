@@ -46,7 +46,7 @@ _FINAL_SENTINEL = _STORED_HEADER.pack(1, 1, 1 ^ _STORED_MAX) + _SENTINEL
 
 
 def gzip_trailer(crc: int, size: int) -> bytes:
-    """End the member: a final empty block, `crc` and `size` (bytes) of all that was deflated."""
+    """Return the end of the member: a final empty block, `crc` and `size` of all plain bytes."""
     return _FINAL_EMPTY + struct.pack("<II", crc, size & 0xFFFFFFFF)
 
 
@@ -97,7 +97,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Isal:
-    """ISA-L: by far the fastest. Ends on a byte boundary by itself (a sync flush).
+    """ISA-L, by far the fastest. Its output ends on a byte boundary by itself (a sync flush).
 
     Its bytes depend on the processor too (it has code for AVX2 and for AVX-512 that finds
     different matches), which the probe in `Codec.version` shows.
@@ -136,7 +136,7 @@ class Isal:
 
 @dataclass(frozen=True, slots=True)
 class Libdeflate:
-    """libdeflate: the smallest for its time; its final block is opened again.
+    """libdeflate, with the smallest output for its time. Its final block is opened again.
 
     zlib takes part as a decoder only, so its version is not among `libraries`.
     """
@@ -226,7 +226,7 @@ LEVELS: tuple[Encoder, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """Deflates blocks, always the same bytes for the same block and `version`.
+    """Deflates blocks: the same block and `version` always come out as the same bytes.
 
     Attributes:
         level: 0 to 9.
@@ -272,7 +272,7 @@ def _fitted(encoder: Encoder, block: bytes) -> bytes:
 
 @functools.cache
 def _sample() -> bytes:
-    """Make 256 kB in which encoders that search differently choose differently, always the same.
+    """Return 256 kB, always the same, which encoders that search differently deflate differently.
 
     A walk through a few thousand words, most steps to a near one: matches of all lengths and
     distances that overlap, as in real text, then the same as 16-bit numbers, as in programs.
@@ -288,7 +288,7 @@ def _sample() -> bytes:
 
 
 def make_codec(level: int, encoder: Encoder) -> Codec:
-    """Make a codec around `encoder` and try it on a sample, whose result is proven as it is."""
+    """Make a codec around `encoder`, and try it on a sample, whose result is proven to decode."""
     probe = crc32(_proven(_fitted(encoder, _sample()), _sample()))
     version = f"{encoder.name}, {encoder.libraries}, probe {probe:08x}"
     return Codec(level, encoder.name, version, encoder)

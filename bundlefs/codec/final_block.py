@@ -89,7 +89,7 @@ class Zlib(NamedTuple):
 
 @functools.cache
 def load() -> Zlib:
-    """Load zlib-ng, or libz where its functions are not to be had.
+    """Load zlib-ng, or libz where the functions of zlib-ng cannot be found.
 
     Raises:
         UsageError: neither is there; the text says what to install.

@@ -41,7 +41,7 @@ class Hole:
 
 @dataclass(frozen=True, slots=True)
 class Runs(Sequence[Run]):
-    """Runs in the order of the image and of the stream, 24 bytes each. Made by `read_member`."""
+    """Runs in the order of the image and of the stream, 24 bytes each. `read_member` makes them."""
 
     _data_at: int
     _image_at: "array[int]" = field(repr=False)

@@ -71,7 +71,7 @@ Piece = Literal | FromImage
 
 @dataclass(frozen=True, slots=True)
 class TarLayout:
-    """Where every byte of the tar stream comes from. Made by `layout`.
+    """Where every byte of the tar stream comes from. `layout` makes it.
 
     Attributes:
         size: bytes of the whole stream, a multiple of the 10,240 of a record.

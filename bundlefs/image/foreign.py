@@ -169,7 +169,7 @@ _PART = re.compile(r"(.+)\.part\.[0-9]+")
 
 
 def find(head: bytes, tail: bytes) -> Foreign | None:
-    """Return what it is that begins with `head` and ends with `tail`, or None if nothing known.
+    """Return what begins with `head` and ends with `tail`, or None if it is nothing known.
 
     Args:
         head: the first `forms.HEAD_SIZE` bytes, or all of them.

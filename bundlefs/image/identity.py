@@ -70,7 +70,7 @@ class Identity:
 
 
 def settle(identity: Identity) -> None:
-    """Wait until an edit of the file must show in its times. It is seldom needed, and short."""
+    """Wait until an edit of the file must show in its times. This is seldom needed, and short."""
     time.sleep(settling_ns(identity, time.time_ns()) / _SECOND)
 
 

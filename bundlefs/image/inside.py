@@ -33,7 +33,7 @@ class Content(Protocol):
 
 
 class InsideImage:
-    """A `Source` made of a file and of the content in it; owns both.
+    """A `Source` made of a file and of the content in it. It owns both.
 
     Args:
         file: the file.

@@ -98,7 +98,7 @@ Cert = tuple[str | None, RSAPublicKey]
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """One manifest of a bundle, for whom it is made.
+    """One manifest of a bundle: for whom it is made, and how it is called.
 
     Attributes:
         filename: of the manifest.
