@@ -1,4 +1,4 @@
-"""Numbers that a program gives: whole ones within their limits, or a `UsageError`."""
+"""Checks of numbers that a program passes: they must be whole and within their limits."""
 
 import operator
 from typing import SupportsIndex
@@ -13,7 +13,7 @@ def whole(what: str, value: SupportsIndex, least: int = 0, most: int = MOST) -> 
     """Return `value` as an int.
 
     Raises:
-        UsageError: it is no whole number, or not within `least` and `most`.
+        UsageError: it is not a whole number, or not within `least` and `most`.
     """
     number = _index(value)
     if number is None:
@@ -25,7 +25,7 @@ def whole(what: str, value: SupportsIndex, least: int = 0, most: int = MOST) -> 
 
 
 def _index(value: SupportsIndex) -> int | None:
-    # True is 1 to Python, and a slip of the pen as a size.
+    # True counts as 1 in Python, but as a size it is a slip of the pen.
     if isinstance(value, bool):
         return None
     try:

@@ -1,10 +1,10 @@
-"""Descriptors of files that are read again and again, the last few of them kept open.
+"""Descriptors of files that are read again and again: the last few of them stay open.
 
-To open a file costs a request to a server where it is on one, and a file that stays open is
-read on in order. Many are not kept: a server's client holds buffers for each.
+Opening a file costs a request if it is on a server, and a client reads ahead in a file that stays
+open. Only a few stay open, since a client of a server holds buffers for each.
 
-Concurrency: any thread may borrow. One that is borrowed is closed by nobody, whatever happens to
-its name.
+Concurrency: any thread may borrow. Nobody closes a descriptor that is borrowed, whatever happens
+to the file's name.
 """
 
 import os
@@ -20,7 +20,7 @@ MOST = 16
 
 @dataclass(slots=True)
 class _Opened:
-    """A descriptor, how many borrow it, and whether it goes when nobody does."""
+    """A descriptor, how many borrow it, and whether it is closed when the last one returns it."""
 
     descriptor: int
     borrowers: int = 0
@@ -28,7 +28,7 @@ class _Opened:
 
 
 class Descriptors:
-    """Open files by path. `most` is how many stay open that nobody reads."""
+    """Open files by path; `most` is how many stay open while nobody reads them."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
@@ -37,7 +37,7 @@ class Descriptors:
 
     @contextmanager
     def borrow(self, path: Path) -> Iterator[int]:
-        """Give the descriptor of a file for the length of a `with`.
+        """Lend the descriptor of a file for the length of a `with`.
 
         Raises:
             OSError: the file cannot be opened.
@@ -51,7 +51,7 @@ class Descriptors:
                 self._trim(opened)
 
     def drop(self, path: Path) -> None:
-        """Forget a descriptor: whoever borrows next gets the file that has the name then."""
+        """Forget a descriptor: the next borrower gets the file that has the name by then."""
         with self._lock:
             opened = self._opened.pop(path, None)
             if opened:
@@ -59,7 +59,7 @@ class Descriptors:
                 self._trim(opened)
 
     def close(self) -> None:
-        """Drop them all."""
+        """Forget them all."""
         for path in list(self._opened):
             self.drop(path)
 
@@ -72,7 +72,7 @@ class Descriptors:
             return opened
 
     def _newly_opened(self, path: Path) -> _Opened:
-        # Not under the lock: a server may be slow to answer. A FIFO must not wait for a writer.
+        # Not under the lock: a server may be slow. A FIFO must not make us wait for a writer.
         new = _Opened(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), borrowers=1)
         with self._lock:
             if path in self._opened:  # another thread was faster: ours goes after its use
@@ -90,6 +90,6 @@ class Descriptors:
 
 
 def _close(descriptor: int) -> None:
-    # Some servers tell of a failed transfer only now [rclone mount]: each read has its own error.
+    # Some servers report a failed transfer only now [rclone mount]; each read had its own error.
     with suppress(OSError):
         os.close(descriptor)

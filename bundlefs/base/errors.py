@@ -1,15 +1,15 @@
 """The exception tree. It imports next to nothing, so that every layer may raise.
 
-The text of each error is for a person: what was wrong, with which value, and
-what to do about it. No secret ever goes into one. It is safe to print, whatever
-the names in it are made of.
+The text of an error is for a person: it says what was wrong, with which value, and what to do
+about it. It never contains a secret, and it is safe to print, whatever characters the names in it
+have.
 """
 
 from bundlefs.base.escapes import escaped
 
 
 class BundlefsError(Exception):
-    """Anything that bundlefs refuses or fails to do. Ends a command with `exit_code`."""
+    """Anything that bundlefs refuses or fails to do; a command ends with `exit_code`."""
 
     exit_code = 1
 
@@ -24,7 +24,7 @@ class UsageError(BundlefsError):
 
 
 class UnknownArchitectureError(UsageError):
-    """The architecture is none of EC2's, and may be one of another cloud's."""
+    """The architecture is not one of EC2's; it may be one of another cloud."""
 
 
 class KeyFileError(UsageError):
@@ -32,11 +32,11 @@ class KeyFileError(UsageError):
 
 
 class ImageError(BundlefsError):
-    """The image cannot be opened or is of no use as one."""
+    """The image cannot be opened, or cannot be used as an image."""
 
 
 class FormError(ImageError):
-    """The image is in a form that is not read, or not whole: taken as raw bytes it could be."""
+    """The form of the image is not read, or it is not whole; as raw bytes it could be used."""
 
 
 class ImageChangedError(BundlefsError):
@@ -52,7 +52,7 @@ class UnknownNameError(BundlefsError):
 
 
 class BundleError(BundlefsError):
-    """A bundle that was given is damaged, or is not what it claims to be."""
+    """A bundle that is to be read is damaged, or is not what it claims to be."""
 
 
 class BundleChangedError(BundleError):

@@ -1,4 +1,4 @@
-r"""How names are written for people: one way, for every stream, log and message.
+r"""How names are written for people: in one way, for every stream, log and message.
 
 A file name is bytes, and may hold anything but a slash: bytes that are not UTF-8, an escape
 sequence for the terminal, a line break that begins a line of a log anew. What cannot be printed

@@ -30,14 +30,14 @@ def open_unnamed(folder: Path) -> int:
     file = _without_name(folder, os.O_EXCL)
     if file is not None:
         return file
-    # File systems without O_TMPFILE: a name for an instant.
+    # On a file system without O_TMPFILE it has a name for an instant.
     handle, name = tempfile.mkstemp(prefix=".bundlefs-", dir=folder)
     Path(name).unlink()
     return handle
 
 
 def _without_name(folder: Path, more: int = 0) -> int | None:
-    """Open a file without a name, or return None where the file system cannot have one."""
+    """Open a file without a name, or return None if the file system cannot have one."""
     try:
         return os.open(folder, os.O_RDWR | os.O_CLOEXEC | os.O_TMPFILE | more, 0o600)
     except OSError as error:
@@ -125,7 +125,7 @@ class Draft:
         self._named = False
 
     def _link(self, path: Path, folder: int) -> None:
-        """Give it a name that is not taken [open(2), O_TMPFILE]."""
+        """Link it under a name that is not taken [open(2), O_TMPFILE]."""
         source = self._temporary if self._named else Path(f"/proc/self/fd/{self.file}")
         # With a folder's descriptor alone Python follows the link.
         os.link(source, path.name, dst_dir_fd=folder, follow_symlinks=True)

@@ -1,7 +1,9 @@
 """What follows when a future is done, without a thread that waits for it.
 
-Whoever ends early settles the futures that others wait for, so a result or an error that
-comes later finds them done; `give` and `refuse` pass over that.
+Whoever ends early settles the futures that others wait for. A result or an error that comes later
+finds them settled; `give` and `refuse` ignore it then.
+
+Concurrency: any thread may settle a future; what follows runs in the thread that does so.
 """
 
 import threading
@@ -28,7 +30,7 @@ def give(future: Future[A], value: A) -> None:
 def refuse(future: Future[Any], error: BaseException) -> None:
     """Settle a future with an error, unless it is settled."""
     with suppress(InvalidStateError):
-        # It may be raised many times over, and each time would add to its traceback.
+        # It may be raised many times, and each time would add to its traceback.
         future.set_exception(error.with_traceback(None))
 
 
@@ -40,7 +42,7 @@ def done(value: A) -> Future[A]:
 
 
 DONE: Future[None] = done(None)
-"""Of what there is nothing to wait for."""
+"""A future for callers that need not wait."""
 
 
 def failed(error: BaseException) -> Future[Any]:
@@ -51,12 +53,12 @@ def failed(error: BaseException) -> Future[Any]:
 
 
 def failure(future: Future[Any]) -> BaseException | None:
-    """Return the error of a future that is done; only an end of all cancels one."""
+    """Return the error of a future that is done; one is cancelled only when everything ends."""
     return ClosedError(_CLOSED) if future.cancelled() else future.exception()
 
 
 def chain(first: Future[A], then: Callable[[A], Future[B]]) -> Future[B]:
-    """Return what `then` asks for when `first` is done; an error of either is the result's."""
+    """Return the future of `then`, called when `first` is done; it has an error of either."""
     result: Future[B] = Future()
 
     def go_on(first: Future[A]) -> None:
@@ -83,7 +85,7 @@ def _forward(result: Future[A], first: Future[A]) -> None:
 
 
 class Promises:
-    """Futures that somebody waits for, all of which end when it is closed."""
+    """Futures that somebody waits for; all of them are settled when this is closed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -106,7 +108,7 @@ class Promises:
             self._open.discard(result)
 
     def close(self) -> None:
-        """Tell all who wait, or come later, that nothing comes any more."""
+        """Refuse all who wait, and all who come later."""
         with self._lock:
             self._closed = True
             left = list(self._open)
@@ -115,11 +117,11 @@ class Promises:
 
 
 def gathered(futures: Sequence[Future[A]], join: Callable[[list[A]], B]) -> Future[B]:
-    """Return what `join` makes of the results of all, one or more; the first error in order."""
+    """Return a future of what `join` makes of all results (one or more), or of the first error."""
     result: Future[B] = Future()
     lock = threading.Lock()
     left = len(futures)
-    # They hold the callback, and it is not to hold them, and what is in them, when all are done.
+    # They hold the callback, which must not hold them and their results once all are done.
     held = list(futures)
 
     def count(_: Future[A]) -> None:

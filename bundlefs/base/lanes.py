@@ -36,13 +36,13 @@ class Lane:
         self._running = 0
 
     def do(self, call: Callable[[], object]) -> None:
-        """Have `call` done after all before it; wait, or raise an error, if too far ahead."""
+        """Do `call` after all before it; wait, or raise an error, if that is too far ahead."""
         self._behind.append(self.submit(call))
         while self._behind and (self._behind[0].done() or len(self._behind) > self._depth):
             self._behind.popleft().result()
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Have `call` begun after all before it, however many they are.
+        """Begin `call` after all before it, however many they are.
 
         Raises:
             NoMoreWorkError: the workers are closed, or the program ends.
@@ -69,12 +69,12 @@ class Lane:
             return None
 
     def finish(self) -> None:
-        """Wait until all is done; raise the first error."""
+        """Wait until all calls are done; raise the first error."""
         while self._behind:
             self._behind.popleft().result()
 
     def drop(self) -> None:
-        """Cancel what waits."""
+        """Cancel the calls that wait."""
         with self._lock:
             dropped = list(self._calls)
             self._calls.clear()

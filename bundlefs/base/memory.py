@@ -1,6 +1,6 @@
-"""How much memory this process may use: that of the machine, or what its control groups leave.
+"""How much memory this process may use: all of the machine's, or what its control groups leave.
 
-Nothing here knows what a block is, but for how many of them are a small part of it all.
+Of blocks only their size is known here, to tell how many of them are a small part of it all.
 """
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 _BLOCK = 1 << 20
 _PART = 32
-"""The blocks under way are to take a tenth of memory, at three to four times their size."""
+"""Blocks under way take three to four times their size, and are to take a tenth of all memory."""
 
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class After(Future[T]):
-    """What is made of the result of another future; to cancel it is to cancel that one."""
+    """A future of what is made of another one's result; cancelling it cancels that one."""
 
     def __init__(self, first: Future[Any]) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class InOrder(Generic[T]):
 
     @property
     def under_way(self) -> int:
-        """How many results were begun and not taken."""
+        """How many results have been begun and not taken."""
         return len(self._running)
 
     def __iter__(self) -> Self:
@@ -64,7 +64,7 @@ class InOrder(Generic[T]):
         return self._again.popleft() if self._again else next(self._begins, None)
 
     def ready(self, seconds: float) -> bool:
-        """Wait up to `seconds` for the next result; tell whether it can be taken at once."""
+        """Wait up to `seconds` for the next result; return whether it can be taken at once."""
         return not self._running or bool(wait_for([self._running[0][1]], seconds).done)
 
     def take(self) -> T:
@@ -78,9 +78,9 @@ class InOrder(Generic[T]):
         return self._running.popleft()[1].result()
 
     def hold_back(self) -> Future[T]:
-        """Call off what can be behind the next result, to be begun anew; return that one.
+        """Return the next result, and call off what can be behind it, to begin it anew later.
 
-        There must be one under way.
+        One must be under way.
         """
         while len(self._running) > 1 and self._called_off():
             self._again.appendleft(self._running.pop()[0])
@@ -88,5 +88,5 @@ class InOrder(Generic[T]):
 
     def _called_off(self) -> bool:
         last = self._running[-1][1]
-        # Any other future would be cancelled alone, and what it was begun with would still come.
+        # Any other future would be cancelled alone, while its work goes on.
         return isinstance(last, After) and last.cancel()

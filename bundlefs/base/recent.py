@@ -1,7 +1,7 @@
 """What is costly to make: the last used of it is kept in memory.
 
-Concurrency: any thread may ask. One lock around what is kept, and one for each thing that is
-being made, so that none is made twice at a time and nobody waits for another's.
+Concurrency: any thread may ask. One lock guards what is kept, and each thing that is being made
+has a lock of its own, so that nothing is made twice at a time and nobody waits for another thing.
 """
 
 import threading
@@ -23,7 +23,7 @@ class Recent(Generic[K]):
         self._making: dict[K, threading.Lock] = {}
 
     def get(self, key: K) -> bytes:
-        """Return the bytes of a key; what making them raises, this raises."""
+        """Return the bytes of a key, or raise what making them raises."""
         with self._lock:
             found = self._found(key)
             if found is not None:

@@ -35,7 +35,7 @@ class Room:
         return place
 
     def _full_for(self) -> float | None:
-        """Return for how long there is no room: 0 if there is, None if time alone cannot tell."""
+        """Return for how long there is no room: 0 if there is some, None if that is not known."""
         now = time.monotonic()
         left = [since + PATIENCE_SECONDS - now for since in self._reading.values()]
         young = [seconds for seconds in left if seconds > 0]
@@ -57,7 +57,7 @@ class Room:
             self._changed.notify()
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """Let nobody wait any longer."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

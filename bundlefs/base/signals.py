@@ -1,4 +1,4 @@
-"""Signals that would end the program: it ends by them in an orderly way, whenever they come.
+"""Signals that would kill the program: it ends in an orderly way instead, whenever they come.
 
 Each signal whose default is to kill has one of three meanings, one after the other:
 
@@ -6,7 +6,7 @@ Each signal whose default is to kill has one of three meanings, one after the ot
 - while a command works, `Ended` is raised, and what was begun is cleaned up;
 - while something is mounted, the mount's own event loop hears of it and unmounts.
 
-SIGKILL cannot be had, and those of a broken program (SIGSEGV and its like) must kill it.
+SIGKILL cannot be handled, and the signals of a broken program (SIGSEGV and its like) must kill it.
 """
 
 import os
@@ -67,7 +67,7 @@ def is_program() -> bool:
 
 
 def end_at_once() -> None:
-    """Have signals end the program without a word: there is nothing to clean up yet."""
+    """Let signals end the program without a word: there is nothing to clean up yet."""
     _take_over(_leave)
 
 
@@ -77,9 +77,9 @@ def _leave(number: int, _: FrameType | None) -> None:
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """Have `Ended` raised at the first signal, in the main thread; those after it change nothing.
+    """Raise `Ended` in the main thread at the first signal; later ones change nothing.
 
-    But for Ctrl-C, which may be what is left where cleaning up hangs.
+    Ctrl-C is the exception: it may be the only way out if cleaning up hangs.
     """
     told: list[int] = []
 
@@ -93,13 +93,13 @@ def raised() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            # Somebody who has set another since knows why.
+            # Whoever has set another one meanwhile had a reason.
             if signal.getsignal(number) is tell:
                 signal.signal(number, handler)
 
 
 def _take_over(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Handle all that nobody handles or ignores; return what was set before."""
+    """Handle all signals that nobody handles or ignores; return what was set before."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     settings = {number: signal.getsignal(number) for number in ENDING}
@@ -112,14 +112,14 @@ def _take_over(handler: Callable[[int, FrameType | None], None]) -> dict[int, An
 
 
 def ignore() -> None:
-    """Ignore all from now on: what there was to do is done."""
+    """Ignore all signals from now on: the work is done."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Signals that are held back: those that end, and which came all the same, to other threads."""
+    """Signals that are held back: those that end the program, and those that other threads got."""
 
     ending: frozenset[int]
     noted: list[int] = field(default_factory=list)
@@ -127,9 +127,9 @@ class Held:
 
 @contextmanager
 def held() -> Iterator[Held]:
-    """Hold signals back for who takes them; in the end, what has come is dropped, and all to come.
+    """Hold signals back for the code that takes them; at the end, drop them and all to come.
 
-    One that is not held for a moment would leave a dead mount behind.
+    A signal at a moment when it is not held back would leave a dead mount behind.
     """
     ignored = {number for number in ENDING if signal.getsignal(number) is signal.SIG_IGN}
     ending = ENDING - {REPORT} - (ignored - _ALWAYS_HEARD)

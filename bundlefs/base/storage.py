@@ -1,4 +1,4 @@
-"""How long the storage of an image has not answered: for the status, the log, and who waits.
+"""How long the storage of an image has not answered: for the status, the log, and those who wait.
 
 Concurrency: any number of threads read; `_since` is changed by single operations of a dict. One
 watching thread serves all images, and sleeps while nothing is read.
@@ -21,7 +21,7 @@ _LOOK_SECONDS = 1.0
 
 
 class Storage:
-    """What an image lies on; `of` gives all who read one image the same."""
+    """The storage that an image is on; `of` returns the same one to all who read that image."""
 
     def __init__(self, path: Path) -> None:
         self._name = f"image {path}"
@@ -30,13 +30,13 @@ class Storage:
 
     @staticmethod
     def of(path: Path) -> "Storage":
-        """Return that of the image of a path, for as long as somebody has it."""
+        """Return the storage of the image at a path: one for as long as somebody holds it."""
         with _lock:
             return _known.setdefault(path, Storage(path))
 
     @contextmanager
     def asked(self) -> Iterator[None]:
-        """Take note of a read for as long as it takes."""
+        """Count a read as under way for the length of a `with`."""
         read = object()
         self._since[read] = time.monotonic()
         _watch.add(self)
@@ -52,18 +52,18 @@ class Storage:
 
     @property
     def silent_seconds(self) -> float:
-        """For how long a read has waited; 0 for what any storage may take."""
+        """For how long the oldest read has waited; 0 for as long as any storage may take."""
         oldest = self._oldest
         silent = 0.0 if oldest is None else time.monotonic() - oldest
         return silent if silent > PATIENCE_SECONDS else 0.0
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is asked of it, and all is told."""
+        """Whether no read is under way, and the log is up to date."""
         return not self._since and self._told is None
 
     def look(self) -> None:
-        """Tell the log once of a silence, and of its end."""
+        """Log a silence once, and its end."""
         oldest = self._oldest
         if self._told is not None and oldest != self._told:
             seconds = time.monotonic() - self._told

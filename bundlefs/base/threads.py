@@ -1,9 +1,10 @@
-"""Threads that end when they are told to, but for those that storage does not let go.
+"""Threads that end when they are told to, except those that storage does not let go.
 
-A read of a disk that hangs cannot be called off. So all threads are daemons, and whoever
-closes them waits for those alone whose end does not depend on storage.
+A read of a disk that hangs cannot be called off. So all threads are daemons, and whoever closes
+them waits only for those whose end does not depend on storage.
 
-Concurrency: one condition for each `Threads`. `_asking` is written by each thread for itself.
+Concurrency: there is one condition for each `Threads`; each thread writes its own entry of
+`_asking`.
 """
 
 import atexit
@@ -24,17 +25,17 @@ from bundlefs.base.errors import ClosedError
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 1.0
-"""Storage that has not answered for so long is taken to hang: others no longer wait for it."""
+"""Storage that has not answered for so long counts as hanging: nobody else waits for it."""
 
 _JOIN_SECONDS = 0.05
 
 _asking: dict[int, float] = {}
-"""By thread: since when it has waited for storage."""
+"""For each thread that waits for storage: since when."""
 
 
 @contextmanager
 def asking_storage() -> Iterator[None]:
-    """Mark what may hang; nobody waits for a thread that hangs there."""
+    """Mark code that may hang; nobody waits for a thread that hangs there."""
     me = threading.get_ident()
     before = _asking.get(me)
     _asking[me] = time.monotonic() if before is None else before
@@ -51,14 +52,14 @@ def _hangs(thread: threading.Thread) -> bool:
 
 
 def start_abandonable(call: Callable[[], None], name: str) -> threading.Thread:
-    """Have `call` done in a thread of its own, which the end of the program does not wait for."""
+    """Start `call` in a thread of its own, which the end of the program does not wait for."""
     thread = threading.Thread(target=call, name=name, daemon=True)
     thread.start()
     return thread
 
 
 def settle(future: Future[Any], call: Callable[[], object]) -> None:
-    """Do `call` for a future, unless that was cancelled."""
+    """Settle a future with the outcome of `call`, unless it was cancelled."""
     if not future.set_running_or_notify_cancel():
         return
     try:
@@ -73,7 +74,7 @@ class NoMoreWorkError(ClosedError, RuntimeError):
 
 
 class Threads:
-    """At most `most` threads, which start when first needed and rest between calls."""
+    """At most `most` threads; they start when they are first needed, and rest between calls."""
 
     def __init__(self, most: int, name: str) -> None:
         self._most = most
@@ -86,7 +87,7 @@ class Threads:
         _open.add(self)
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Have a thread do `call`; first come, first served.
+        """Let a thread do `call`; first come, first served.
 
         Raises:
             NoMoreWorkError: they are closed, or the program ends.
@@ -117,7 +118,7 @@ class Threads:
             return self._calls.popleft() if self._calls else None
 
     def shut(self) -> None:
-        """Take no more, and cancel what waits."""
+        """Take no more calls, and cancel those that wait."""
         with self._changed:
             self._closed = True
             dropped = list(self._calls)
@@ -127,11 +128,11 @@ class Threads:
             future.cancel()
 
     def ended(self) -> bool:
-        """Tell whether they are closed and none is left, or are not closed."""
+        """Tell whether no thread is left; those that are not closed count as ended."""
         return not self._closed or not any(thread.is_alive() for thread in self._all)
 
     def join(self) -> bool:
-        """Wait for what runs, unless storage does not let it go; tell whether all has ended."""
+        """Wait for the threads that storage does not hold; return whether all have ended."""
         for thread in self._all:
             _wait(thread)
         return self.ended()
@@ -143,9 +144,9 @@ def _wait(thread: threading.Thread) -> None:
 
 
 def closed_in_time(close: Callable[[], object], *, patient: bool) -> bool:
-    """Have something closed, and unless `patient` wait for it no longer than storage may take.
+    """Call `close`, and unless `patient` wait no longer than storage may take.
 
-    Closing what a read hangs in may hang as well. Tell whether it is closed.
+    Closing a file in which a read hangs may hang as well. Return whether it is closed.
     """
     if patient:
         close()
@@ -156,9 +157,9 @@ def closed_in_time(close: Callable[[], object], *, patient: bool) -> bool:
 
 
 def leave_if_abandoned(code: int) -> None:
-    """End the program with this exit code if storage still holds a thread of it.
+    """End the program with this exit code if storage still holds one of its threads.
 
-    Such a thread may come back at any moment, when the interpreter is half gone.
+    Such a thread may come back at any moment, also when the interpreter is half gone.
     """
     if all(threads.ended() for threads in list(_open)):
         return
@@ -173,7 +174,7 @@ _open: WeakSet[Threads] = WeakSet()
 
 
 def _end_all() -> None:
-    """End what nobody closed: a thread that computes must not meet an interpreter that is gone."""
+    """End what nobody closed: no thread may compute while the interpreter goes away."""
     left = list(_open)
     for threads in left:
         threads.shut()

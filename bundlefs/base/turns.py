@@ -14,10 +14,10 @@ from typing import Any
 from bundlefs.base.threads import NoMoreWorkError, Threads
 
 MOST_TURNS = 8
-"""So many are under way at a time."""
+"""So many have their turn at a time."""
 
 Stint = Callable[[], "bool | Future[Any]"]
-"""Works until others have their turn; tells whether there is more, or what to wait for first."""
+"""Works for a while; returns whether there is more to do, or what to wait for first."""
 
 
 class Turns:
@@ -40,9 +40,9 @@ class Turns:
         return bool(self._waiting)
 
     def take(self, stint: Stint) -> None:
-        """Have `stint` called again and again until it returns False; others have turns between.
+        """Call `stint` again and again until it returns False; others have turns in between.
 
-        It is to return soon, with nothing under way, when there is a crowd. If it returns a
+        It must return soon, with nothing under way, when there is a crowd. If it returns a
         future, it is called again when that is done, and others have its turn meanwhile.
 
         Raises:

@@ -45,12 +45,12 @@ def default_jobs() -> int:
 
 
 class Workers:
-    """The threads of one mount: a pool of `jobs`, and lanes. Threads start when first needed."""
+    """The threads of one mount: a pool of `jobs`, and lanes. A thread starts when it is needed."""
 
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
         self.ended = True
-        # More than keep the processors busy would wait for them, and take memory.
+        # More blocks than keep the processors busy would only wait, and take memory.
         self._most = min(2 * jobs + 2, 2 * default_jobs() + 6, blocks_in_memory())
         self.room = Room(max(1, self._most // 2))
         self._pool = Threads(jobs, "block")
@@ -63,7 +63,7 @@ class Workers:
 
     @property
     def window(self) -> int:
-        """How much may be under way for each of those whose turn it is."""
+        """How many results may be under way for each of those whose turn it is."""
         return max(1, self._most // max(1, self._turns.taken))
 
     @property
@@ -77,9 +77,9 @@ class Workers:
         return self._turns.crowded
 
     def take_turns(self, stint: Stint) -> None:
-        """Have `stint` called again and again until it returns False; others have turns between.
+        """Call `stint` again and again until it returns False; others have turns in between.
 
-        It is to return soon, with nothing under way, when the workers are `crowded`. If it
+        It must return soon, with nothing under way, when the workers are `crowded`. If it
         returns a future, it is called again when that is done, and others have its turn meanwhile.
 
         Raises:
@@ -88,17 +88,17 @@ class Workers:
         self._turns.take(stint)
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Have a pool thread do `work`, which must not wait for storage."""
+        """Let a pool thread do `work`, which must not wait for storage."""
         return self._pool.submit(work)
 
     def after(self, first: Future[R], work: Callable[[R], T]) -> Future[T]:
-        """Have a pool thread do `work` with the result of `first`, once that is there."""
+        """Let a pool thread do `work` with the result of `first`, once that is there."""
         result: After[T] = After(first)
         first.add_done_callback(partial(self._go_on, result, work))
         return result
 
     def _go_on(self, result: After[T], work: Callable[[R], T], first: Future[R]) -> None:
-        # The result is not to keep alive what it was made of.
+        # The result must not keep alive what it was made of.
         result.first = None
         if first.cancelled():
             Future.cancel(result)
@@ -129,9 +129,9 @@ class Workers:
         return lane
 
     def close(self) -> bool:
-        """Let running work end, drop what waits; return whether all has ended.
+        """Let running work end and drop waiting work; return whether all threads have ended.
 
-        What waits for storage that does not answer is abandoned.
+        A thread that waits for storage that does not answer is abandoned.
         """
         for threads in (self._threads, self._pool):
             threads.shut()

@@ -5,6 +5,7 @@ well that a module is covered by being there.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import bundlefs
+from bundlefs import base
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(bundlefs.__file__).parent
@@ -121,3 +123,8 @@ def test_base_has_layers_of_its_own(copied: Path) -> None:
     highest.unlink()
     assert "bundlefs.base.escapes -> bundlefs.base.workers" in told
     assert "bundlefs.base.novel" in told, "a new module must be given a layer"
+
+
+def test_the_head_of_base_names_its_modules() -> None:
+    modules = {path.stem for path in (PACKAGE / "base").glob("*.py")} - {"__init__"}
+    assert set(re.findall(r"`(\w+)`", base.__doc__ or "")) == modules
