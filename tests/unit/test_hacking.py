@@ -13,6 +13,8 @@ PACKAGE = Path(bundlefs.__file__).parent
 TEXT = (CONTRIB / "hacking.md").read_text()
 QUOTED = sorted(set(re.findall(r"`([^`\n]+)`", TEXT)))
 PATHS = [one for one in QUOTED if re.fullmatch(r"[\w./-]+", one) and re.search(r"/|\.\w+$", one)]
+PATH = re.compile(r"`([\w/]+\.py)`")
+MAKES_A_LOCK = re.compile(r"threading\.(?:Lock|RLock|Condition)\(\)")
 NAMES = [one for one in QUOTED if re.fullmatch(r"[A-Z][A-Za-z]+|[A-Z]+(_[A-Z]+)*", one)]
 
 
@@ -58,6 +60,13 @@ def test_a_name_in_a_row_is_defined_in_the_module_of_the_row() -> None:
                 assert re.search(
                     rf"^(?:class|def) {name}\b|^{name}\b.*=|import.*\b{name}\b", text, re.MULTILINE
                 ), row
+
+
+def test_the_table_of_locks_has_each_module_with_a_lock() -> None:
+    table = section("Threads and locks").split("| lock in |")[1].split("\n\n")[0]
+    told = [path for row in table.splitlines() for path in PATH.findall(row.split("|")[1])]
+    having = [path for path in PACKAGE.rglob("*.py") if MAKES_A_LOCK.search(path.read_text())]
+    assert sorted(told) == sorted(str(path.relative_to(PACKAGE)) for path in having)
 
 
 def test_the_map_has_all_packages_from_the_top_down() -> None:
