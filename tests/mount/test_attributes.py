@@ -146,6 +146,14 @@ def test_manifests_and_folders_have_none(mount: Mount) -> None:
             os.getxattr(path, DIGEST)
 
 
+@pytest.mark.parametrize("name", ["status.json", "metrics"])
+def test_what_is_made_at_each_lookup_has_none(mount: Mount, name: str) -> None:
+    path = mount.path / CONTROL / name
+    assert os.listxattr(path) == []
+    with fails_with(errno.ENODATA):
+        os.getxattr(path, DIGEST)
+
+
 def test_no_other_attribute(mount: Mount) -> None:
     with fails_with(errno.ENODATA):
         os.getxattr(mount.path / "image.part.00", "user.other")
