@@ -78,7 +78,6 @@ def _run(given: Sequence[str]) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run what was parsed and give its exit code."""
-    misuse.refuse_swapped(arguments)
     if arguments.command in WITH_SECRETS:
         rule_out_core_dumps()
     with signals.raised():

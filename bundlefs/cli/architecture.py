@@ -1,6 +1,5 @@
 """The architecture of a bundle: what is asked for, else the image's, else this host's."""
 
-import argparse
 import logging
 import platform
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from bundlefs.base.errors import BundlefsError, ImageError, UnknownArchitectureError, UsageError
 from bundlefs.bundling.recipe import Recipe
+from bundlefs.cli.options.bundling import ArchOptions
 from bundlefs.image.look.architecture import Seen, seen
 from bundlefs.image.source import Source
 from bundlefs.manifest.write import KNOWN_ARCHITECTURES, Metadata, architecture
@@ -20,39 +20,25 @@ _UNDECIDED = "x86_64"
 """Stands in a recipe until the image has been looked at."""
 
 
-def add_arch_options(add: Callable[..., object], default: str) -> None:
-    """Declare them; `default` says what holds without."""
-    add(
-        "--arch",
-        metavar="ARCH",
-        help="x86_64, i386 or arm64, by any of their usual names (default: " + default + ")",
-    )
-    add(
-        "--force-arch",
-        action="store_true",
-        help="take any --arch as it is written, for another cloud: armhf, ppc64le, ...",
-    )
-
-
-def asked(arguments: argparse.Namespace) -> str | None:
-    """Return the architecture that the options name, as EC2 writes it, or None.
+def asked(options: ArchOptions) -> str | None:
+    """Return the architecture that is asked for, as EC2 writes it, or None.
 
     Raises:
         UsageError: it cannot be used.
     """
-    if arguments.force_arch and not arguments.arch:
+    if options.force_arch and not options.arch:
         raise UsageError("--force-arch: name the architecture with --arch")
-    if arguments.arch is None:
+    if options.arch is None:
         return None
     try:
-        return architecture(arguments.arch, any_arch=arguments.force_arch)
+        return architecture(options.arch, any_arch=options.force_arch)
     except UnknownArchitectureError as error:
-        raise UsageError(f"--arch {arguments.arch}: {error}; {_ANY}") from error
+        raise UsageError(f"--arch {options.arch}: {error}; {_ANY}") from error
 
 
-def arch_of_metadata(arguments: argparse.Namespace) -> str:
+def arch_of_metadata(options: ArchOptions) -> str:
     """Return what goes into the metadata before an image is there to be looked at."""
-    return asked(arguments) or _UNDECIDED
+    return asked(options) or _UNDECIDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +58,14 @@ class Telling:
         return self.warn if structured and not self.piped else self.note
 
 
-def for_image(
-    arguments: argparse.Namespace, image: Source, recipe: Recipe, telling: Telling
-) -> Recipe:
+def for_image(options: ArchOptions, image: Source, recipe: Recipe, telling: Telling) -> Recipe:
     """Return the recipe with the architecture of an image, unless the options name one.
 
     Raises:
         ImageError: it cannot be read, or its architecture is none that EC2 knows.
     """
-    if arguments.arch is not None:
-        if not arguments.force_arch:
+    if options.arch is not None:
+        if not options.force_arch:
             _compare(recipe.metadata.arch, image, telling.warn)
         return recipe
     try:
@@ -94,11 +78,9 @@ def for_image(
     return replace(recipe, metadata=_with(recipe.metadata, _decided(about, image, telling)))
 
 
-def for_pipe(
-    arguments: argparse.Namespace, metadata: Metadata, note: Callable[[str], None]
-) -> Metadata:
+def for_pipe(options: ArchOptions, metadata: Metadata, note: Callable[[str], None]) -> Metadata:
     """Return the metadata of an image from a pipe, into which nobody can look."""
-    if arguments.arch is not None:
+    if options.arch is not None:
         return metadata
     return _with(metadata, _host_instead("standard input", "it comes through a pipe", note))
 

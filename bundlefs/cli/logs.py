@@ -1,6 +1,5 @@
 """Where log lines go, and in which form: stderr in the foreground, else a file or syslog."""
 
-import argparse
 import json
 import logging
 import logging.handlers
@@ -13,31 +12,30 @@ from typing import Any
 from bundlefs.base.errors import UsageError
 from bundlefs.base.escapes import STREAM_ERRORS, escaped
 from bundlefs.cli.bars import Bar
+from bundlefs.cli.options.logs import LogOptions
 from bundlefs.cli.streams import say
 
 _SYSLOG = Path("/dev/log")
 
 
-def set_up_logging(arguments: argparse.Namespace) -> None:
+def set_up_logging(options: LogOptions) -> None:
     """Set up the root logger for a mount's process."""
-    level = logging.DEBUG if arguments.verbose else logging.INFO
-    logging.basicConfig(handlers=_handlers(arguments), level=level, force=True)
+    level = logging.DEBUG if options.verbose else logging.INFO
+    logging.basicConfig(handlers=_handlers(options), level=level, force=True)
     # pyfuse3 logs each task that it starts.
     logging.getLogger("pyfuse3").setLevel(logging.INFO)
 
 
-def _handlers(arguments: argparse.Namespace) -> list[logging.Handler]:
+def _handlers(options: LogOptions) -> list[logging.Handler]:
     stderr = _AboveTheBar()
     journal = _Journal("%(message)s") if _to_journal() else None
-    stderr.setFormatter(
-        _json(arguments) or journal or _Lines("bundlefs: %(levelname)s: %(message)s")
-    )
-    if arguments.foreground and not arguments.log_file:
+    stderr.setFormatter(_json(options) or journal or _Lines("bundlefs: %(levelname)s: %(message)s"))
+    if options.foreground and not options.log_file:
         return [stderr]
     # Until it has gone to the background, the user is there to read what matters.
     stderr.setLevel(logging.WARNING)
-    kept = _kept(arguments.log_file)
-    if kept and (form := _json(arguments)):
+    kept = _kept(options.log_file)
+    if kept and (form := _json(options)):
         kept.setFormatter(form)
     return [stderr, kept] if kept else [stderr]
 
@@ -67,8 +65,8 @@ def _to_journal() -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{about.st_dev}:{about.st_ino}"
 
 
-def _json(arguments: argparse.Namespace) -> logging.Formatter | None:
-    return _Json() if arguments.log_format == "json" else None
+def _json(options: LogOptions) -> logging.Formatter | None:
+    return _Json() if options.log_format == "json" else None
 
 
 class _Told(logging.Handler):

@@ -4,7 +4,6 @@ argparse says what is missing or unknown; here is what it has no words for. Noth
 nothing is looked at but what kind of file a path leads to and the kernel's table of mounts.
 """
 
-import argparse
 import os
 import stat
 from collections.abc import Collection, Sequence
@@ -17,11 +16,6 @@ from bundlefs.cli.streams import tell
 from bundlefs.fuse.mountpoint import find_mount, sources
 
 _OWN = frozenset(("-h", "--help", "-V", "--version", "--"))
-_FIRST = {
-    "mount": ("image", "mountpoint"),
-    "bundle": ("image", "dest"),
-    "open": ("manifest", "mountpoint"),
-}
 _KINDS = {
     stat.S_IFREG: "a file",
     stat.S_IFBLK: "a block device",
@@ -72,21 +66,12 @@ def refuse_option_first(words: Sequence[str], options: dict[str, Collection[str]
     )
 
 
-def refuse_swapped(arguments: argparse.Namespace) -> None:
-    """Refuse two arguments in the wrong order, and an image where a mountpoint is wanted.
+def refuse_folder_first(command: str, what: str, first: Path, second: Path) -> None:
+    """Refuse two arguments in the wrong order: a folder, and `what` is to be shown or put there.
 
     Raises:
         UsageError: it is so; the text has the line that is meant.
     """
-    command = arguments.command
-    if command in _FIRST:
-        what, where = _FIRST[command]
-        _refuse_folder_first(command, what, getattr(arguments, what), getattr(arguments, where))
-    elif command in ("status", "umount") and arguments.mountpoint is not None:
-        _refuse_source(command, arguments.mountpoint)
-
-
-def _refuse_folder_first(command: str, what: str, first: Path, second: Path) -> None:
     kind = _kind(second)
     if _kind(first) == "a folder" and kind in ("a file", "a block device"):
         raise UsageError(
@@ -95,13 +80,18 @@ def _refuse_folder_first(command: str, what: str, first: Path, second: Path) -> 
         )
 
 
-def _refuse_source(command: str, path: Path) -> None:
+def refuse_source(command: str, path: Path) -> None:
+    """Refuse an image where a mountpoint is wanted.
+
+    Raises:
+        UsageError: it is so; the text has the line that is meant, if it is mounted.
+    """
     kind, where = _kind(path), os.path.realpath(path)
     if kind is None or find_mount(Path(where)):
         return
-    shown = [f"bundlefs {command} {point}" for point, source in sources() if source == where]
-    if shown:
-        raise UsageError(f"{path} is what is mounted, not where: {' or '.join(shown)}")
+    mounted = [f"bundlefs {command} {point}" for point, source in sources() if source == where]
+    if mounted:
+        raise UsageError(f"{path} is what is mounted, not where: {' or '.join(mounted)}")
     if kind != "a folder":
         raise UsageError(
             f"{path} is {kind} and no mountpoint, and is not mounted: name the folder that it was"

@@ -11,17 +11,14 @@ from collections.abc import Sequence
 from bundlefs import cli
 from bundlefs.base.errors import UsageError
 from bundlefs.cli import streams
-from bundlefs.cli.commands.mount import check_folder, read_recipe
-from bundlefs.cli.commands.open import unlocked
+from bundlefs.cli.commands import mount, open  # noqa: A004  # a command's name
 from bundlefs.cli.common import Parser, reported
 from bundlefs.cli.hardening import rule_out_core_dumps
-from bundlefs.cli.misuse import refuse_swapped
 from bundlefs.cli.mountopts import meant_by
-from bundlefs.cli.opening import open_image
-from bundlefs.fuse.mountpoint import check_mountpoint
 
 _USAGE, _FAILED = 1, 32
 """Exit codes of mount(8)."""
+_CHECKS = {"mount": mount.check, "open": open.check}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,20 +59,6 @@ def _run(asked: argparse.Namespace) -> int:
     arguments = cli.parser((command,)).parse_args(words)
     if asked.fake:
         rule_out_core_dumps()
-        refuse_swapped(arguments)
-        return _check(arguments)
+        _CHECKS[command](arguments)
+        return 0
     return cli.run(arguments)
-
-
-def _check(arguments: argparse.Namespace) -> int:
-    """Do all that can fail before a mount is made."""
-    check_mountpoint(arguments.mountpoint)
-    if arguments.command == "open":
-        unlocked(arguments)
-    else:
-        read_recipe(arguments)
-        if arguments.image.is_dir():
-            check_folder(arguments)
-        else:
-            open_image(arguments, arguments.image).close()
-    return 0

@@ -1,4 +1,4 @@
-"""The options of everything that mounts, and how mount(8) and fstab give them.
+"""How mount(8) and fstab give the options of what mounts.
 
 mount(8) knows no other way than `-o`, so that takes every long option of its command as well:
 each is handed to the action that argparse has for it, and there is no second parser. Nothing
@@ -10,8 +10,7 @@ import difflib
 import itertools
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 
 from bundlefs.base.errors import UsageError
 from bundlefs.base.escapes import quoted
@@ -31,35 +30,6 @@ _WHO_MAY = ("user", "nouser", "users", "nousers", "owner", "noowner", "group", "
 _DROPPED = frozenset((*_TIMES, *_MORE_TIMES, *_NO_LIMITS, *_FSTAB, *_WHO_MAY))
 _NEAR = 0.7
 """Of difflib's likeness; at less it finds `noatime` in all kinds of words."""
-
-
-def add_mount_options(parser: argparse.ArgumentParser) -> None:
-    """Declare them."""
-    add = parser.add_argument_group("the mount").add_argument
-    add("-f", "--foreground", action="store_true", help="stay, and show progress")
-    add("--allow-other", action="store_true", help="let other users read it")
-    add(
-        "-o",
-        metavar="OPTION[,...]",
-        action=_MountOptions,
-        default=[],
-        help="FUSE options, and all long options as NAME or NAME=VALUE, as mount(8) and fstab give"
-        " them; a comma in a value is written '\\,' (repeatable)",
-    )
-    add("--sloppy", action="store_true", help="from here on only warn of unknown -o options")
-    add_log_options(add)
-
-
-def add_log_options(add: Callable[..., argparse.Action]) -> None:
-    """Declare where log lines go and how; `add` is a parser's or a group's `add_argument`."""
-    add("--log-file", metavar="FILE", type=Path, help="log here (default: stderr, or syslog)")
-    add(
-        "--log-format",
-        choices=("text", "json"),
-        default="text",
-        help="json: an object a line (default: %(default)s)",
-    )
-    add("-v", "--verbose", action="store_true", help="log more")
 
 
 def as_command(words: Sequence[str], commands: Collection[str]) -> list[str]:
@@ -107,7 +77,7 @@ def nearest(name: str, names: Collection[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-class _MountOptions(argparse.Action):
+class MountOption(argparse.Action):
     """Does what each long option in the value does, and keeps what is FUSE's."""
 
     def __call__(
@@ -117,6 +87,7 @@ class _MountOptions(argparse.Action):
         values: object,
         option_string: str | None = None,  # noqa: ARG002  # argparse's
     ) -> None:
+        """Do what the value of a `-o` says."""
         for option in split(str(values)):
             name, equals, value = option.partition("=")
             given = value if equals else None

@@ -1,6 +1,5 @@
 """What a mount and `bundlefs bundle` begin with: the image and its state."""
 
-import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from bundlefs.base.errors import BundlefsError, FormError
 from bundlefs.bundling.recipe import Recipe, wanted
 from bundlefs.cli.common import human
+from bundlefs.cli.options.bundling import ImageOptions, StateOptions
 from bundlefs.cli.streams import say
 from bundlefs.image.look.doubts import doubts
 from bundlefs.image.look.writers import writer
@@ -22,20 +22,15 @@ MAX_ROOT_SIZE = 10 << 30
 
 
 def open_image(
-    arguments: argparse.Namespace, path: Path, *, descriptor: int | None = None
+    options: ImageOptions, state: StateOptions, path: Path, *, descriptor: int | None = None
 ) -> Source:
-    """Open an image in the form that it has, or that --source says.
+    """Open an image in the form that it has, or as it is where the options say so.
 
     Where there is a `descriptor`, that is the image, and `path` is what people call it.
     """
-    kept = _points_path(arguments, path) if descriptor is None else None
+    kept = _points_path(state, path) if descriptor is None else None
     with _told_of_raw():
-        return open_source(path, raw=_as_it_is(arguments), kept=kept, descriptor=descriptor)
-
-
-def _as_it_is(arguments: argparse.Namespace) -> bool:
-    """Tell whether the bytes of the file are the image; a kernel or ramdisk is no disk."""
-    return bool(arguments.source == "raw" or arguments.type in ("kernel", "ramdisk"))
+        return open_source(path, raw=options.as_it_is, kept=kept, descriptor=descriptor)
 
 
 @contextmanager
@@ -47,19 +42,19 @@ def _told_of_raw() -> Iterator[None]:
         raise FormError(f"{error} (--source raw takes the file as it is)") from error
 
 
-def require_raw_pipe(arguments: argparse.Namespace, head: bytes) -> None:
+def require_raw_pipe(options: ImageOptions, head: bytes) -> None:
     """Refuse an image from standard input that begins with `head`, if it is known to be no disk."""
-    if not _as_it_is(arguments):
+    if not options.as_it_is:
         with _told_of_raw():
             require_raw(head)
 
 
-def _points_path(arguments: argparse.Namespace, path: Path) -> Path | None:
+def _points_path(options: StateOptions, path: Path) -> Path | None:
     """Name the file for what is known of a compressed image, beside its state."""
-    if arguments.state == "none":
+    if options.nowhere:
         return None
-    if arguments.state:
-        return Path(f"{arguments.state}.points").absolute()
+    if options.state:
+        return Path(f"{options.state}.points").absolute()
     # What is wrong with the path is found, and said, on opening it.
     with suppress(OSError):
         return points_path(path)
@@ -72,20 +67,20 @@ def print_warning(text: str) -> None:
 
 
 def warn_of_size(
-    image: Source, arguments: argparse.Namespace, warn: Callable[[str], None] = print_warning
+    image: Source, options: ImageOptions, warn: Callable[[str], None] = print_warning
 ) -> None:
     """Say so if EC2 is going to refuse this image."""
-    warn_if_large(image.size, image.path, arguments, warn)
+    warn_if_large(image.size, image.path, options, warn)
 
 
 def warn_if_large(
     size: int,
     name: object,
-    arguments: argparse.Namespace,
+    options: ImageOptions,
     warn: Callable[[str], None] = print_warning,
 ) -> None:
     """Say so if EC2 is going to refuse an image of this size."""
-    if size > MAX_ROOT_SIZE and not arguments.no_size_limit:
+    if size > MAX_ROOT_SIZE and not options.no_size_limit:
         warn(
             f"{name} has {human(size)}; EC2 takes root images of at most 10 GiB"
             " (--no-size-limit silences this)"
@@ -93,10 +88,10 @@ def warn_if_large(
 
 
 def warn_of_doubts(
-    image: Source, arguments: argparse.Namespace, warn: Callable[[str], None] = print_warning
+    image: Source, options: ImageOptions, warn: Callable[[str], None] = print_warning
 ) -> None:
     """Say so if an image seems to be cut short, or is still being written."""
-    if not _as_it_is(arguments):
+    if not options.as_it_is:
         # What cannot be read is found, and said, by who needs it.
         with suppress(OSError, BundlefsError):
             for doubt in doubts(image):
@@ -109,11 +104,14 @@ def warn_of_doubts(
 
 
 def open_state(
-    arguments: argparse.Namespace, image: Source, recipe: Recipe, *, fresh: bool
+    options: StateOptions, image: Source, recipe: Recipe, *, fresh: bool | None = None
 ) -> State:
-    """Take up the state of an earlier mount, or begin one, in a file or not."""
+    """Take up the state of an earlier mount, or begin one, in a file or not.
+
+    `fresh` says whether to begin one; without it, the options do.
+    """
     asked = wanted(image, recipe)
-    if arguments.state == "none":
+    if options.nowhere:
         return State(asked.extents)
-    path = Path(arguments.state) if arguments.state else default_path(image.path, recipe.prefix)
-    return open_file(path.absolute(), asked, fresh=fresh)
+    path = Path(options.state) if options.state else default_path(image.path, recipe.prefix)
+    return open_file(path.absolute(), asked, fresh=options.fresh if fresh is None else fresh)

@@ -1,6 +1,5 @@
 """Where the passphrase of a private key comes from: a file, the environment, or a prompt."""
 
-import argparse
 import getpass
 import os
 import stat
@@ -11,34 +10,21 @@ from pathlib import Path
 
 from bundlefs.base.errors import KeyFileError, UsageError
 from bundlefs.cli.hardening import take_variable
+from bundlefs.cli.options.keys import PASSPHRASE_VARIABLE, PassphraseOptions
 from bundlefs.cli.streams import say
 
-_VARIABLE = "BUNDLEFS_PASSPHRASE"
 
-
-def add_passphrase_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Declare the options."""
-    parser.add_argument(
-        "--passphrase-file", metavar="FILE", type=Path, help="its first line opens the private key"
-    )
-    parser.add_argument(
-        "--passphrase-env",
-        metavar="NAME",
-        help=f"environment variable that opens the private key (default: {_VARIABLE})",
-    )
-
-
-def passphrase(arguments: argparse.Namespace, key: Path | None) -> Callable[[], str]:
-    """Give what finds the passphrase of `key` once it is needed.
+def passphrase(options: PassphraseOptions, key: Path | None) -> Callable[[], str]:
+    """Return what finds the passphrase of `key` once it is needed.
 
     The variable is taken out of the environment at once, whether it is needed or not.
 
     Raises:
         UsageError: an option can have no effect.
     """
-    file, variable = arguments.passphrase_file, arguments.passphrase_env or _VARIABLE
-    _refuse_needless(arguments, key)
-    value, _ = take_variable(variable), take_variable(_VARIABLE)
+    file, variable = options.passphrase_file, options.passphrase_env or PASSPHRASE_VARIABLE
+    _refuse_needless(options, key)
+    value, _ = take_variable(variable), take_variable(PASSPHRASE_VARIABLE)
 
     def find() -> str:
         if file:
@@ -48,8 +34,8 @@ def passphrase(arguments: argparse.Namespace, key: Path | None) -> Callable[[], 
     return find
 
 
-def _refuse_needless(arguments: argparse.Namespace, key: Path | None) -> None:
-    file, variable = arguments.passphrase_file, arguments.passphrase_env
+def _refuse_needless(options: PassphraseOptions, key: Path | None) -> None:
+    file, variable = options.passphrase_file, options.passphrase_env
     given = f"--passphrase-file {file}" if file else f"--passphrase-env {variable}"
     if (file or variable) and key is None:
         raise UsageError(f"{given}: there is no private key to open; give --user-key, or leave it")

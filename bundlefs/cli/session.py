@@ -1,6 +1,8 @@
-"""One mount from beginning to end: images, states, store, workers, bundles, FUSE session."""
+"""One mount from beginning to end: what its options ask for is put together and served.
 
-import argparse
+Nothing here is needed before a mount is made: this loads the event loop.
+"""
+
 import logging
 import os
 import resource
@@ -26,6 +28,8 @@ from bundlefs.cli.given import part_files
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.mountopts import fuse_options
 from bundlefs.cli.opening import open_image, open_state, print_warning, warn_of_doubts, warn_of_size
+from bundlefs.cli.options.bundling import CacheOptions
+from bundlefs.cli.options.mounting import DiskMount, ImageMount, MountOptions
 from bundlefs.fuse.mountpoint import check_mountpoint
 from bundlefs.fuse.session import Session, serve
 from bundlefs.fuse.shelf import Shelf
@@ -41,63 +45,78 @@ from bundlefs.unbundling.view import DiskView
 log = logging.getLogger(__name__)
 
 
-def run_session(arguments: argparse.Namespace, recipe: Recipe, ready: Callable[[], None]) -> int:
+def run_session(options: ImageMount, recipe: Recipe, ready: Callable[[], None]) -> int:
     """Mount, call `ready` when the mount answers, and return the exit code when it has ended."""
-    set_up_logging(arguments)
+    set_up_logging(options.mount.log)
     bound_heaps()
-    session = _session(arguments, arguments.image)
-    run = _mount_folder if arguments.image.is_dir() else _mount_image
-    with ExitStack() as stack:
-        run(_Maker(arguments, recipe, session, stack), ready)
+    session = _session(options.mount, options.image)
+    serve_it = _serve_folder if options.image.is_dir() else _serve_image
+    with Assembly(_engine(options.cache, options.bundle.work.jobs)) as assembly:
+        serve_it(_Maker(options, recipe, assembly, session), session, ready)
     return 0
 
 
+def _engine(options: CacheOptions, jobs: int) -> Engine:
+    spill = Spill(options.cache_dir) if options.cache_dir else None
+    store = BlockStore(options.cache_size, spill)
+    return Engine(Workers(jobs), store)
+
+
 class _Maker:
-    """Makes bundles as the arguments say. `stack` closes all that they need at the end."""
+    """Makes the bundles of a mount as its options say."""
 
     def __init__(
-        self, arguments: argparse.Namespace, recipe: Recipe, session: Session, stack: ExitStack
+        self, options: ImageMount, recipe: Recipe, assembly: Assembly, session: Session
     ) -> None:
-        self.arguments = arguments
-        self.session = session
-        self.stack = stack
+        self.options = options
         self._recipe = recipe
+        self._assembly = assembly
+        self._holder = f"process {os.getpid()}, mounted on {session.mountpoint}"
         self._earlier: dict[int, _Earlier] = {}
-        spill = Spill(arguments.cache_dir) if arguments.cache_dir else None
-        store = BlockStore(arguments.cache_size, spill)
-        self._assembly = stack.enter_context(Assembly(Engine(Workers(arguments.jobs), store)))
 
     def bundle(self, path: Path, number: int, warn: Callable[[str], None]) -> Bundle:
-        """Give the bundle of an image; opening it can take minutes.
+        """Return the bundle of an image; to open it can take minutes.
 
         A number that was open before is the same bundle again.
         """
-        opener = partial(open_image, self.arguments, path)
-        prepare = partial(self._prepare, number, warn)
-        return self._assembly.bundle(Bundle, opener, prepare, number)
+        bundle_options = self.options.bundle
+        made: list[_Earlier] = []
 
-    def _prepare(
-        self, number: int, warn: Callable[[str], None], image: Source, held: ExitStack
-    ) -> tuple[Recipe, State]:
-        before = self._before(image, number)
-        recipe = before.recipe if before else self._first(image, warn)
-        state = before.state if before else None
-        if state is None:
-            fresh = self.arguments.fresh and before is None
-            state = open_state(self.arguments, image, recipe, fresh=fresh)
-        held.enter_context(closing(state))
-        state.sign(f"process {os.getpid()}, mounted on {self.session.mountpoint}")
-        lost = state if self.arguments.state == "none" else None
-        self._earlier[number] = _Earlier(image.identity, recipe, lost)
-        return recipe, state
+        def prepare(image: Source, held: ExitStack) -> tuple[Recipe, State]:
+            before = self._unchanged(image, number)
+            recipe = before.recipe if before else self._first(image, warn)
+            state = before.state if before else None
+            if state is None:
+                fresh = bundle_options.state.fresh and before is None
+                state = open_state(bundle_options.state, image, recipe, fresh=fresh)
+            held.enter_context(closing(state))
+            state.sign(self._holder)
+            lost = state if bundle_options.state.nowhere else None
+            made.append(_Earlier(image.identity, recipe, lost))
+            return recipe, state
+
+        opens = partial(open_image, bundle_options.image, bundle_options.state, path)
+        bundle = self._assembly.bundle(Bundle, opens, prepare, number)
+        [self._earlier[number]] = made
+        return bundle
+
+    def close(self, number: int, for_good: bool) -> None:  # noqa: FBT001  # a `Closer`
+        """Close the image of a number and what it needs; its bundle is closed before."""
+        self._assembly.let_go(number, for_good=for_good)
 
     def _first(self, image: Source, warn: Callable[[str], None]) -> Recipe:
-        warn_of_size(image, self.arguments, warn)
-        warn_of_doubts(image, self.arguments, warn)
-        return for_image(self.arguments, image, self._recipe, Telling(warn))
+        """Return what is made of an image that is opened for the first time."""
+        options = self.options.bundle
+        warn_of_size(image, options.image, warn)
+        warn_of_doubts(image, options.image, warn)
+        return for_image(options.arch, image, self._recipe, Telling(warn))
 
-    def _before(self, image: Source, number: int) -> "_Earlier | None":
-        """Give what the number stood for when it was open before, if it was."""
+    def _unchanged(self, image: Source, number: int) -> "_Earlier | None":
+        """Return what the number stood for when it was open before, if it was.
+
+        Raises:
+            ImageChangedError: it was another image, or had other bytes.
+        """
         before = self._earlier.get(number)
         if before and (changes := before.identity.changes(image.identity)):
             raise ImageChangedError(
@@ -105,10 +124,6 @@ class _Maker:
                 " mount it again to bundle it as it is now"
             )
         return before
-
-    def close(self, number: int, for_good: bool) -> None:  # noqa: FBT001  # a `Closer`
-        """Close the image of a number and what it needs; its bundle is closed before."""
-        self._assembly.let_go(number, for_good=for_good)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,21 +135,20 @@ class _Earlier:
     state: State | None
 
 
-def _mount_image(maker: _Maker, ready: Callable[[], None]) -> None:
-    arguments = maker.arguments
-    bundle = maker.stack.enter_context(closing(maker.bundle(arguments.image, 0, print_warning)))
-    if arguments.eager:
-        bundle.when_complete()
-    tick = index_progress() if arguments.foreground else None
-    serve(SingleImage(bundle), maker.session, ready, tick and partial(tick, bundle))
+def _serve_image(maker: _Maker, session: Session, ready: Callable[[], None]) -> None:
+    options = maker.options
+    with closing(maker.bundle(options.image, 0, print_warning)) as bundle:
+        if options.cache.eager:
+            bundle.when_complete()
+        tick = partial(index_progress(), bundle) if options.mount.foreground else None
+        serve(SingleImage(bundle), session, ready, tick)
 
 
-def _mount_folder(maker: _Maker, ready: Callable[[], None]) -> None:
+def _serve_folder(maker: _Maker, session: Session, ready: Callable[[], None]) -> None:
     _raise_limit_of_files()
     opener = partial(maker.bundle, warn=log.warning)
-    folder = maker.arguments.image.absolute()
-    shelf = maker.stack.enter_context(closing(Shelf(folder, opener, maker.close)))
-    serve(shelf, maker.session, ready)
+    with closing(Shelf(maker.options.image.absolute(), opener, maker.close)) as shelf:
+        serve(shelf, session, ready)
 
 
 def _raise_limit_of_files() -> None:
@@ -144,18 +158,15 @@ def _raise_limit_of_files() -> None:
 
 
 def open_session(
-    arguments: argparse.Namespace,
-    manifest: BundleManifest,
-    secret: Secret,
-    ready: Callable[[], None],
+    options: DiskMount, manifest: BundleManifest, secret: Secret, ready: Callable[[], None]
 ) -> int:
     """Mount a bundle as a disk, call `ready` when it answers, and return when it has ended."""
-    set_up_logging(arguments)
+    set_up_logging(options.mount.log)
     bound_heaps()
-    session = _session(arguments, arguments.manifest)
-    parts = part_files(manifest, arguments, check=not arguments.no_verify)
+    session = _session(options.mount, options.given.manifest)
+    parts = part_files(manifest, options.given, check=not options.no_verify)
     bundle = OpenedBundle(manifest, parts, secret)
-    view = DiskView(bundle, _written_ns(arguments.manifest))
+    view = DiskView(bundle, _written_ns(options.given.manifest))
     try:
         serve(SingleImage(view), session, ready)
     finally:
@@ -165,17 +176,17 @@ def open_session(
 
 
 def _written_ns(manifest: Path) -> int:
-    """Give the manifest's time, which the disk shows; it has been read and may be gone now."""
+    """Return the manifest's time, which the disk shows; it has been read and may be gone now."""
     with suppress(OSError):
         return manifest.stat().st_mtime_ns
     return time.time_ns()
 
 
-def _session(arguments: argparse.Namespace, source: Path) -> Session:
-    flags, name = fuse_options(arguments.o)
+def _session(options: MountOptions, source: Path) -> Session:
+    flags, name = fuse_options(options.o)
     return Session(
-        mountpoint=check_mountpoint(arguments.mountpoint),
+        mountpoint=check_mountpoint(options.mountpoint),
         source=name or str(source.absolute()),
-        options=flags | ({"allow_other"} if arguments.allow_other else set()),
+        options=flags | ({"allow_other"} if options.allow_other else set()),
         umask=umask(),
     )

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -24,15 +25,10 @@ from bundlefs.bundling.sinks import DirectorySink
 from bundlefs.bundling.writer import BundleWriter
 from bundlefs.cli.architecture import Telling, for_image, for_pipe
 from bundlefs.cli.bars import bundle_watched
-from bundlefs.cli.commands.mount import (
-    add_bundle_options,
-    add_state_options,
-    add_work_options,
-    read_recipe,
-)
+from bundlefs.cli.commands.mount import read_recipe
 from bundlefs.cli.common import Subparsers, size
 from bundlefs.cli.logs import set_up_logging
-from bundlefs.cli.mountopts import add_log_options
+from bundlefs.cli.misuse import refuse_folder_first
 from bundlefs.cli.opening import (
     open_image,
     open_state,
@@ -42,6 +38,15 @@ from bundlefs.cli.opening import (
     warn_of_doubts,
     warn_of_size,
 )
+from bundlefs.cli.options import typed
+from bundlefs.cli.options.bundling import (
+    BundleOptions,
+    StateOptions,
+    add_bundle_options,
+    add_state_options,
+    add_work_options,
+)
+from bundlefs.cli.options.logs import LogOptions, add_log_options
 from bundlefs.cli.prefixes import warn_of_prefix
 from bundlefs.cli.streams import say
 from bundlefs.image.source import Source
@@ -60,6 +65,20 @@ _WHY = {
     "--source": _AS_IT_COMES,
     "--no-sparse": _AS_IT_COMES,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    image: Path
+    dest: Path
+    size: int | None
+    bundle: BundleOptions
+    log: LogOptions
+
+    def without_state(self) -> "_Options":
+        """Return the same with no state: nobody can go on with an image that is gone."""
+        nowhere = StateOptions("none", fresh=False)
+        return replace(self, bundle=replace(self.bundle, state=nowhere))
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -83,22 +102,16 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the bundle."""
-    _refuse_needless(arguments)
+    options = typed(_Options, arguments)
+    refuse_folder_first("bundle", "image", options.image, options.dest)
+    _refuse_needless(options)
     recipe = read_recipe(arguments)
     bound_heaps()
     warn_of_prefix(recipe.prefix)
-    _set_up_logging(arguments)
+    _set_up_logging(options.log)
     try:
-        arguments.dest.mkdir(parents=True, exist_ok=True)
-        if arguments.image != _PIPE:
-            _from_file(arguments, recipe)
-        elif arguments.size is not None:
-            _from_pipe(arguments, recipe, sys.stdin.buffer)
-        else:
-            # Nobody can go on with an image that is gone: keep no state of it.
-            arguments.state = "none"
-            with _spooled(sys.stdin.buffer) as descriptor:
-                _from_file(arguments, recipe, descriptor)
+        options.dest.mkdir(parents=True, exist_ok=True)
+        _write(options, recipe)
     except OSError as error:
         # Those of the sink have a name; to read goes by descriptor.
         where = f"write the bundle to {error.filename}" if error.filename else "read the image"
@@ -106,85 +119,88 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_needless(arguments: argparse.Namespace) -> None:
+def _write(options: _Options, recipe: Recipe) -> None:
+    if options.image != _PIPE:
+        _from_file(options, recipe)
+    elif options.size is not None:
+        _from_pipe(options, options.size, recipe, sys.stdin.buffer)
+    else:
+        with _spooled(sys.stdin.buffer) as descriptor:
+            _from_file(options.without_state(), recipe, descriptor)
+
+
+def _refuse_needless(options: _Options) -> None:
     """Refuse by name what can have no effect with this image.
 
     Raises:
         UsageError: there is such an option.
     """
-    if arguments.image != _PIPE:
-        if arguments.size is not None:
+    state, sized = options.bundle.state, options.size is not None
+    if options.image != _PIPE:
+        if sized:
             raise UsageError(
                 "--size is for an image on standard input; a file has a size of its own"
             )
         return
     needless = {
-        f"--state {arguments.state}": arguments.state not in (None, "none"),
-        "--fresh": arguments.fresh,
-        "--source auto": arguments.source == "auto" and arguments.size is not None,
-        "--no-sparse": arguments.no_sparse and arguments.size is not None,
+        f"--state {state.state}": state.state is not None and not state.nowhere,
+        "--fresh": state.fresh,
+        "--source auto": sized and options.bundle.image.source == "auto",
+        "--no-sparse": sized and options.bundle.no_sparse,
     }
     for option, given in needless.items():
         if given:
             raise UsageError(f"{option}: {_WHY[option.split()[0]]}; leave it out")
 
 
-def _set_up_logging(arguments: argparse.Namespace) -> None:
-    set_up_logging(arguments)
-    if not arguments.log_file:
+def _set_up_logging(options: LogOptions) -> None:
+    set_up_logging(options)
+    if not options.log_file:
         # What stops the bundle ends the command, which says so by itself.
         frontier.log.addFilter(lambda record: record.levelno < logging.ERROR)
 
 
-def _from_file(
-    arguments: argparse.Namespace, recipe: Recipe, descriptor: int | None = None
-) -> None:
-    path = arguments.image if descriptor is None else Path("standard input")
-    notes: list[str] = []
+def _from_file(options: _Options, recipe: Recipe, descriptor: int | None = None) -> None:
+    path = options.image if descriptor is None else Path("standard input")
+    making, notes = options.bundle, list[str]()
     telling = Telling(print_warning, notes.append, piped=descriptor is not None)
-    workers = Workers(arguments.jobs)
+
+    def prepare(image: Source, held: ExitStack) -> tuple[Recipe, State]:
+        warn_of_size(image, making.image)
+        warn_of_doubts(image, making.image)
+        own = for_image(making.arch, image, recipe, telling)
+        state = held.enter_context(closing(open_state(making.state, image, own)))
+        state.sign(f"process {os.getpid()}, bundling to {options.dest}")
+        return own, state
+
+    workers = Workers(making.work.jobs)
     tap = Tap(workers.lane())
-    with Assembly(Engine(workers, tap)) as assembly:
-        opener = partial(open_image, arguments, path, descriptor=descriptor)
-        bundle = assembly.bundle(Bundle, opener, partial(_prepare, arguments, recipe, telling))
-        with closing(bundle), bundle_watched(bundle):
-            _remove_manifests(arguments, recipe)
-            Export(bundle, tap, DirectorySink(arguments.dest), arguments.dest).run()
+    opens = partial(open_image, making.image, making.state, path, descriptor=descriptor)
+    with (
+        Assembly(Engine(workers, tap)) as assembly,
+        closing(assembly.bundle(Bundle, opens, prepare)) as bundle,
+        bundle_watched(bundle),
+    ):
+        _remove_manifests(options.dest, recipe)
+        Export(bundle, tap, DirectorySink(options.dest), options.dest).run()
     _tell(notes)
 
 
-def _prepare(
-    arguments: argparse.Namespace,
-    recipe: Recipe,
-    telling: Telling,
-    image: Source,
-    held: ExitStack,
-) -> tuple[Recipe, State]:
-    warn_of_size(image, arguments)
-    warn_of_doubts(image, arguments)
-    recipe = for_image(arguments, image, recipe, telling)
-    state = open_state(arguments, image, recipe, fresh=arguments.fresh)
-    held.enter_context(closing(state))
-    state.sign(f"process {os.getpid()}, bundling to {arguments.dest}")
-    return recipe, state
-
-
-def _from_pipe(arguments: argparse.Namespace, recipe: Recipe, pipe: BinaryIO) -> None:
-    sink = DirectorySink(arguments.dest)
-    notes: list[str] = []
-    metadata = for_pipe(arguments, recipe.metadata, notes.append)
-    warn_if_large(arguments.size, "standard input", arguments)
+def _from_pipe(options: _Options, size: int, recipe: Recipe, pipe: BinaryIO) -> None:
+    making, notes = options.bundle, list[str]()
+    metadata = for_pipe(making.arch, recipe.metadata, notes.append)
+    warn_if_large(size, "standard input", making.image)
     with BundleWriter(
         recipe.prefix,
-        arguments.size,
-        sink,
+        size,
+        DirectorySink(options.dest),
         level=recipe.level,
-        jobs=arguments.jobs,
+        jobs=making.work.jobs,
         user_keys=recipe.user_keys,
     ) as writer:
         data = pipe.read(_PIECE)
-        require_raw_pipe(arguments, data)
-        _remove_manifests(arguments, recipe)
+        require_raw_pipe(making.image, data)
+        _remove_manifests(options.dest, recipe)
         while data:
             writer.write(data)
             data = pipe.read(_PIECE)
@@ -199,10 +215,10 @@ def _tell(notes: list[str]) -> None:
         log.info(text)
 
 
-def _remove_manifests(arguments: argparse.Namespace, recipe: Recipe) -> None:
+def _remove_manifests(folder: Path, recipe: Recipe) -> None:
     """Remove those of an earlier bundle: where there is a manifest, its parts are whole."""
     for to in recipe.recipients:
-        (arguments.dest / to.filename).unlink(missing_ok=True)
+        (folder / to.filename).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,8 +1,15 @@
 """`bundlefs completion`: what a shell sources to complete bundlefs commands."""
 
 import argparse
+from dataclasses import dataclass
 
 from bundlefs.cli.common import Subparsers
+from bundlefs.cli.options import typed
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    shell: str
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -19,9 +26,10 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print it."""
+    """Print the script."""
+    options = typed(_Options, arguments)
     # No other command should wait for it.
     from argcomplete.shell_integration import shellcode  # noqa: PLC0415
 
-    print(shellcode(["bundlefs"], shell=arguments.shell), end="")
+    print(shellcode(["bundlefs"], shell=options.shell), end="")
     return 0

@@ -2,23 +2,24 @@
 
 import argparse
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bundlefs.base.errors import UsageError
-from bundlefs.cli.architecture import add_arch_options, asked
+from bundlefs.cli.architecture import asked
 from bundlefs.cli.common import Subparsers, read_certs
 from bundlefs.cli.given import (
     PIPE,
-    add_ignore_signature,
-    add_key_arguments,
-    add_manifest,
     load_keys,
     read_given,
     unlock_given,
     warn_unless_signed,
 )
 from bundlefs.cli.new_file import NewFile, explaining_writes
+from bundlefs.cli.options import typed
+from bundlefs.cli.options.bundling import ArchOptions, add_arch_options
+from bundlefs.cli.options.given import add_ignore_signature, add_manifest
+from bundlefs.cli.options.keys import OpeningKeyOptions, add_opening_key_options
 from bundlefs.cli.streams import tell
 from bundlefs.keys.regions import Recipient, recipients
 from bundlefs.keys.rsa import UserKeys
@@ -26,6 +27,22 @@ from bundlefs.manifest.read import BundleManifest
 from bundlefs.manifest.sealed import render_anew
 from bundlefs.manifest.write import Metadata, parse_mapping
 from bundlefs.unbundling.outputs import Output, Pipe, SparseFile
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    manifest: Path
+    keys: OpeningKeyOptions
+    ignore_signature: bool
+    region: list[str]
+    ec2_cert: list[str]
+    account: str | None
+    arch: ArchOptions
+    kernel: str | None
+    ramdisk: str | None
+    block_device_mapping: list[str] | None
+    output: Path
+    force: bool
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -38,7 +55,7 @@ def add_parser(commands: Subparsers) -> None:
         allow_abbrev=False,
     )
     add_manifest(parser)
-    add_key_arguments(parser)
+    add_opening_key_options(parser)
     add_ignore_signature(parser)
     add = parser.add_argument
     add("--region", action="append", default=[], metavar="REGION", help="repeatable")
@@ -61,20 +78,21 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the manifests."""
-    if arguments.force and arguments.output == PIPE:
+    options = typed(_Options, arguments)
+    if options.force and options.output == PIPE:
         raise UsageError("--force is for a file; name one, or a folder, with -o")
-    keys = load_keys(arguments)
-    wanted = recipients("image", arguments.region, read_certs(arguments.ec2_cert))
-    manifest = read_given(arguments)
-    secret = unlock_given(manifest, keys, arguments)
-    warn_unless_signed(manifest, keys, arguments.manifest)
+    keys = load_keys(options.keys)
+    wanted = recipients("image", options.region, read_certs(options.ec2_cert))
+    manifest = read_given(options.manifest)
+    secret = unlock_given(manifest, keys, options.manifest, ignore=options.ignore_signature)
+    warn_unless_signed(manifest, keys, options.manifest)
     # With EC2's key alone there is no user's: as in a mount, one is made for the occasion.
     user = UserKeys(keys.user.public_key(), keys.user) if keys.user else UserKeys.load(None, None)
-    metadata = _metadata(manifest, arguments)
+    metadata = _metadata(manifest, options)
     named = [replace(to, filename=_renamed(to.filename, manifest)) for to in wanted]
     for to in named:
         text = render_anew(manifest, metadata, to, user, secret)
-        _write(text, to, arguments, several=len(named) > 1)
+        _write(text, to, options, several=len(named) > 1)
     return 0
 
 
@@ -82,16 +100,16 @@ def _renamed(filename: str, manifest: BundleManifest) -> str:
     return manifest.file_stem + filename.removeprefix("image")
 
 
-def _metadata(manifest: BundleManifest, arguments: argparse.Namespace) -> Metadata:
+def _metadata(manifest: BundleManifest, options: _Options) -> Metadata:
     mappings = manifest.mappings
-    if arguments.block_device_mapping is not None:
-        mappings = tuple(parse_mapping(text) for text in arguments.block_device_mapping if text)
+    if options.block_device_mapping is not None:
+        mappings = tuple(parse_mapping(text) for text in options.block_device_mapping if text)
     return Metadata(
-        account=arguments.account or manifest.user,
-        arch=asked(arguments) or manifest.arch,
+        account=options.account or manifest.user,
+        arch=asked(options.arch) or manifest.arch,
         image_type=manifest.image_type,
-        kernel=_other(arguments.kernel, manifest.kernel),
-        ramdisk=_other(arguments.ramdisk, manifest.ramdisk),
+        kernel=_other(options.kernel, manifest.kernel),
+        ramdisk=_other(options.ramdisk, manifest.ramdisk),
         mappings=mappings,
         product_codes=manifest.product_codes,
         ancestors=manifest.ancestors,
@@ -104,8 +122,8 @@ def _other(given: str | None, old: str | None) -> str | None:
     return old if given is None else given or None
 
 
-def _write(text: bytes, to: Recipient, arguments: argparse.Namespace, *, several: bool) -> None:
-    output = arguments.output
+def _write(text: bytes, to: Recipient, options: _Options, *, several: bool) -> None:
+    output = options.output
     if several and not output.is_dir():
         raise UsageError("several manifests: name a folder for them with -o")
     if output == PIPE:
@@ -113,7 +131,7 @@ def _write(text: bytes, to: Recipient, arguments: argparse.Namespace, *, several
             _put(text, Pipe(sys.stdout.fileno()))
         return
     path = (output / to.filename if output.is_dir() else output).absolute()
-    with explaining_writes(path), NewFile(path, force=arguments.force) as new:
+    with explaining_writes(path), NewFile(path, force=options.force) as new:
         _put(text, SparseFile(new.file, sparse=False))
     tell(f"{path}: for {', '.join(to.regions) or 'the standard key'}")
 

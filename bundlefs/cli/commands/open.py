@@ -7,16 +7,18 @@ from pathlib import Path
 
 from bundlefs.cli.common import Subparsers, needs_fuse, reported
 from bundlefs.cli.given import (
-    add_bundle_arguments,
-    add_ignore_signature,
     load_keys,
     read_given,
     signature_in_words,
     unlock_given,
     warn_unless_signed,
 )
-from bundlefs.cli.mountopts import add_mount_options
+from bundlefs.cli.misuse import refuse_folder_first
+from bundlefs.cli.options import typed
+from bundlefs.cli.options.given import add_bundle_arguments, add_ignore_signature
+from bundlefs.cli.options.mounting import DiskMount, add_mount_options
 from bundlefs.fuse.daemon import in_background
+from bundlefs.fuse.mountpoint import check_mountpoint
 from bundlefs.keys.rsa import Secret
 from bundlefs.manifest.read import BundleManifest
 
@@ -42,26 +44,41 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check what can be checked, then mount: here, or in the background."""
-    manifest, secret, said = unlocked(arguments)
+    options = _options(arguments)
+    manifest, secret, said = _unlocked(options)
     with needs_fuse():
         from bundlefs.cli.session import open_session  # noqa: PLC0415  # loads the event loop
 
     def serve(ready: Callable[[], None]) -> int:
         def begun() -> None:
-            log.info("%s: signature: %s", arguments.manifest, said)
+            log.info("%s: signature: %s", options.given.manifest, said)
             ready()
 
-        return open_session(arguments, manifest, secret, begun)
+        return open_session(options, manifest, secret, begun)
 
-    if arguments.foreground:
+    if options.mount.foreground:
         return serve(lambda: None)
     return in_background(lambda ready: reported(lambda: serve(ready)))
 
 
-def unlocked(arguments: argparse.Namespace) -> tuple[BundleManifest, Secret, str]:
+def check(arguments: argparse.Namespace) -> None:
+    """Do all that can fail before a mount is made."""
+    options = _options(arguments)
+    check_mountpoint(options.mount.mountpoint)
+    _unlocked(options)
+
+
+def _options(arguments: argparse.Namespace) -> DiskMount:
+    options = typed(DiskMount, arguments)
+    refuse_folder_first("open", "manifest", options.given.manifest, options.mount.mountpoint)
+    return options
+
+
+def _unlocked(options: DiskMount) -> tuple[BundleManifest, Secret, str]:
     """Return the manifest, its secret, and what its signature shows; warn where that is nothing."""
-    keys = load_keys(arguments)
-    manifest = read_given(arguments)
-    secret = unlock_given(manifest, keys, arguments)
-    warn_unless_signed(manifest, keys, arguments.manifest)
+    path = options.given.manifest
+    keys = load_keys(options.given.keys)
+    manifest = read_given(path)
+    secret = unlock_given(manifest, keys, path, ignore=options.ignore_signature)
+    warn_unless_signed(manifest, keys, path)
     return manifest, secret, signature_in_words(manifest, keys)

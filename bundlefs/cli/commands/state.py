@@ -11,6 +11,7 @@ from typing import Any
 from bundlefs.base.errors import StateError
 from bundlefs.base.times import SECOND, local_time
 from bundlefs.cli.common import Subparsers, human
+from bundlefs.cli.options import typed
 from bundlefs.cli.streams import show
 from bundlefs.codec.deflate import BLOCK_SIZE
 from bundlefs.state import file as statefile
@@ -22,6 +23,16 @@ from bundlefs.state.open import forget
 from bundlefs.state.places import default_folder, points_path
 
 _POINTS = ".points"
+
+
+@dataclass(frozen=True, slots=True)
+class _ListOptions:
+    json: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _OneOptions:
+    what: Path
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -107,7 +118,7 @@ def _find(what: Path) -> list[_Kept]:
 def run_list(arguments: argparse.Namespace) -> int:
     """Print a line for each state."""
     every = _all()
-    if arguments.json:
+    if typed(_ListOptions, arguments).json:
         print(json.dumps([_as_json(kept) for kept in every], indent=1))
     elif every:
         _print_table(map(_facts, every))
@@ -173,7 +184,7 @@ def _progress(contents: StateContents) -> str:
 
 def run_show(arguments: argparse.Namespace) -> int:
     """Print what a bundle depends on."""
-    for kept in _find(arguments.what):
+    for kept in _find(typed(_OneOptions, arguments).what):
         _print_table([_facts(kept)])
         if kept.contents:
             names = ", ".join(kept.contents.recipients)
@@ -187,7 +198,7 @@ def run_show(arguments: argparse.Namespace) -> int:
 
 def run_forget(arguments: argparse.Namespace) -> int:
     """Remove the states of an image, or one file."""
-    found = [kept.path for kept in _find(arguments.what)]
+    found = [kept.path for kept in _find(typed(_OneOptions, arguments).what)]
     for path in found:
         # A state file takes with it what is kept beside it.
         if owner(path) == path or owner(path) not in found:

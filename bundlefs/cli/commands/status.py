@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from bundlefs.base.errors import MountError, UsageError
 from bundlefs.base.escapes import escaped
 from bundlefs.cli.bars import bar
 from bundlefs.cli.common import Subparsers, human, positive
-from bundlefs.cli.misuse import ask_for_mountpoint
+from bundlefs.cli.misuse import ask_for_mountpoint, refuse_source
+from bundlefs.cli.options import typed
 from bundlefs.cli.streams import say
 from bundlefs.fuse.mountpoint import read_status
 
@@ -23,6 +25,14 @@ _PHASES = {
     "complete": "all parts are known",
     "failed": "failed, and stays so; nothing more is served",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    mountpoint: Path | None
+    json: bool
+    watch: bool
+    interval: int | None
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -54,30 +64,34 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the status."""
-    if arguments.interval is not None and not arguments.watch:
+    options = typed(_Options, arguments)
+    mountpoint = options.mountpoint
+    if mountpoint is not None:
+        refuse_source("status", mountpoint)
+    if options.interval is not None and not options.watch:
         raise UsageError("--interval is for --watch; give both or none")
-    if arguments.mountpoint is None:
+    if mountpoint is None:
         return ask_for_mountpoint("status")
-    status = read_status(arguments.mountpoint)
-    if arguments.watch:
-        return _watch(arguments, status)
-    print(json.dumps(status, indent=1) if arguments.json else describe(status))
+    status = read_status(mountpoint)
+    if options.watch:
+        screen = _Screen(as_json=options.json)
+        return _watch(mountpoint, status, screen, options.interval or 1)
+    print(json.dumps(status, indent=1) if options.json else describe(status))
     return 1 if status["phase"] == "failed" else 0
 
 
-def _watch(arguments: argparse.Namespace, status: dict[str, Any]) -> int:
+def _watch(mountpoint: Path, status: dict[str, Any], screen: "_Screen", pause: float) -> int:
     """Show each status that differs: in place on a terminal, else one after the other."""
-    show = _Screen(as_json=arguments.json)
     while True:
-        show(status)
+        screen.show(status)
         phases = _phases(status)
         if phases and phases <= {"complete", "failed"}:
             return 1 if "failed" in phases else 0
-        time.sleep(arguments.interval or 1)
+        time.sleep(pause)
         try:
-            status = read_status(arguments.mountpoint)
+            status = read_status(mountpoint)
         except MountError:
-            say(f"the mount at {arguments.mountpoint} has ended")
+            say(f"the mount at {mountpoint} has ended")
             return 0
 
 
@@ -87,7 +101,7 @@ def _phases(status: dict[str, Any]) -> set[str]:
 
 
 class _Screen:
-    """What was shown last; time alone is no change."""
+    """Shows one status after the other, and knows the last; time alone is no change."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -95,7 +109,8 @@ class _Screen:
         self._last: dict[str, Any] = {}
         self._lines = 0
 
-    def __call__(self, status: dict[str, Any]) -> None:
+    def show(self, status: dict[str, Any]) -> None:
+        """Show a status, unless it is the last one in all but time."""
         lasting = {name: value for name, value in status.items() if not name.endswith("seconds")}
         lasting["silent"] = bool(status.get("storage_silent_seconds"))
         if lasting == self._last and not self._in_place:

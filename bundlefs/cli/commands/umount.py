@@ -1,11 +1,19 @@
 """`bundlefs umount`: end a mount, also one whose process is gone."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 from bundlefs.cli.common import Subparsers
-from bundlefs.cli.misuse import ask_for_mountpoint
+from bundlefs.cli.misuse import ask_for_mountpoint, refuse_source
+from bundlefs.cli.options import typed
 from bundlefs.fuse.mountpoint import unmount
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    mountpoint: Path | None
+    lazy: bool
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -26,7 +34,9 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Unmount."""
-    if arguments.mountpoint is None:
+    options = typed(_Options, arguments)
+    if options.mountpoint is None:
         return ask_for_mountpoint("umount")
-    unmount(arguments.mountpoint, lazy=arguments.lazy)
+    refuse_source("umount", options.mountpoint)
+    unmount(options.mountpoint, lazy=options.lazy)
     return 0

@@ -3,6 +3,8 @@
 import argparse
 import signal
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from bundlefs.base.errors import UsageError
@@ -11,9 +13,6 @@ from bundlefs.cli.bars import pass_bar
 from bundlefs.cli.common import Subparsers, human
 from bundlefs.cli.given import (
     PIPE,
-    add_bundle_arguments,
-    add_ignore_signature,
-    add_jobs,
     load_keys,
     part_files,
     read_given,
@@ -22,9 +21,26 @@ from bundlefs.cli.given import (
     warn_unless_signed,
 )
 from bundlefs.cli.new_file import NewFile, explaining_writes
+from bundlefs.cli.options import typed
+from bundlefs.cli.options.given import (
+    GivenBundle,
+    add_bundle_arguments,
+    add_ignore_signature,
+    add_jobs,
+)
 from bundlefs.cli.streams import tell
 from bundlefs.unbundling.extract import Pass, Passed
 from bundlefs.unbundling.outputs import Output, Pipe, SparseFile
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    given: GivenBundle
+    jobs: int
+    ignore_signature: bool
+    output: Path | None
+    sparse: bool
+    force: bool
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -48,28 +64,39 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Unbundle."""
-    for option in ("force", "sparse"):
-        if arguments.output == PIPE and getattr(arguments, option):
-            raise UsageError(f"--{option} is for a file; standard output gets every byte in order")
-    keys = load_keys(arguments)
-    manifest = read_given(arguments)
-    secret = unlock_given(manifest, keys, arguments)
-    parts = part_files(manifest, arguments)
+    options = typed(_Options, arguments)
+    if options.output == PIPE:
+        _refuse_needless(options)
+    path = options.given.manifest
+    keys = load_keys(options.given.keys)
+    manifest = read_given(path)
+    secret = unlock_given(manifest, keys, path, ignore=options.ignore_signature)
+    parts = part_files(manifest, options.given)
 
     def into(output: Output) -> Passed:
-        with parts, Workers(arguments.jobs) as workers, pass_bar() as progress:
+        with parts, Workers(options.jobs) as workers, pass_bar() as progress:
             return Pass(manifest, parts, secret, workers).run(output, progress)
 
-    path = arguments.output or Path(f"{manifest.file_stem}.img")
-    if path == PIPE:
-        warn_unless_signed(manifest, keys, arguments.manifest)
+    if options.output == PIPE:
+        warn_unless_signed(manifest, keys, path)
         with explaining_writes("standard output"):
             into(Pipe(sys.stdout.fileno()))
         return 0
-    # However it is ended, the temporary file goes.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with explaining_writes(path), NewFile(path.absolute(), force=arguments.force) as new:
-        passed = into(SparseFile(new.file, sparse=arguments.sparse))
-    size, said = human(passed.member.size), signature_in_words(manifest, keys)
-    tell(f"{path}: {size}, all digests hold; signature: {said}")
+    output = options.output or Path(f"{manifest.file_stem}.img")
+    size, said = human(_to_file(output, options, into)), signature_in_words(manifest, keys)
+    tell(f"{output}: {size}, all digests hold; signature: {said}")
     return 0
+
+
+def _refuse_needless(options: _Options) -> None:
+    for option, given in (("--force", options.force), ("--sparse", options.sparse)):
+        if given:
+            raise UsageError(f"{option} is for a file; standard output gets every byte in order")
+
+
+def _to_file(output: Path, options: _Options, into: Callable[[Output], Passed]) -> int:
+    """Write the image to a file, and return its size; it is named when all is proved."""
+    # However this is ended, the temporary file goes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with explaining_writes(output), NewFile(output.absolute(), force=options.force) as new:
+        return into(SparseFile(new.file, sparse=options.sparse)).member.size

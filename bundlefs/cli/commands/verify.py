@@ -11,20 +11,27 @@ from bundlefs.base.workers import Workers
 from bundlefs.cli.bars import pass_bar
 from bundlefs.cli.common import Subparsers, human
 from bundlefs.cli.given import (
-    add_bundle_arguments,
-    add_jobs,
     load_keys,
     naming_key_options,
     part_files,
     read_given,
     signature_in_words,
 )
+from bundlefs.cli.options import typed
+from bundlefs.cli.options.given import GivenBundle, add_bundle_arguments, add_jobs
 from bundlefs.cli.streams import show
 from bundlefs.manifest.read import BundleManifest
 from bundlefs.unbundling.extract import Pass, check_parts
 from bundlefs.unbundling.outputs import Nowhere
 from bundlefs.unbundling.parts import PartFiles
 from bundlefs.unbundling.unlock import Keys, Signature, check_signature, unlock
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    given: GivenBundle
+    jobs: int
+    json: bool
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -92,35 +99,34 @@ class _Report:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything that can be."""
-    keys = load_keys(arguments)
-    report = _Report(as_json=arguments.json)
-    manifest = _manifest(report, arguments)
+    options = typed(_Options, arguments)
+    keys = load_keys(options.given.keys)
+    report = _Report(as_json=options.json)
+    manifest = _manifest(report, options)
     if manifest is not None:
-        _checked(report, manifest, keys, arguments)
+        _check(report, manifest, keys, options)
     report.close()
     sys.stdout.flush()
     return 1 if report.failed else 0
 
 
-def _manifest(report: _Report, arguments: argparse.Namespace) -> BundleManifest | None:
+def _manifest(report: _Report, options: _Options) -> BundleManifest | None:
     """Read the manifest; where it is of no use, a program is told as of any other check."""
     try:
-        return read_given(arguments)
+        return read_given(options.given.manifest)
     except BundleError as error:
-        if not arguments.json:
+        if not options.json:
             raise
         report.add("manifest", "failed", str(error))
     return None
 
 
-def _checked(
-    report: _Report, manifest: BundleManifest, keys: Keys, arguments: argparse.Namespace
-) -> None:
+def _check(report: _Report, manifest: BundleManifest, keys: Keys, options: _Options) -> None:
     text = f"{manifest.name}, version {manifest.version}, {len(manifest.parts)} parts"
     report.add("manifest", "ok", text)
     _signature(report, manifest, keys)
-    with Workers(arguments.jobs) as workers:
-        _contents(report, manifest, keys, arguments, workers)
+    with Workers(options.jobs) as workers:
+        _contents(report, manifest, keys, options.given, workers)
 
 
 _RESULTS = {Signature.HOLDS: "ok", Signature.BAD: "failed"}
@@ -135,13 +141,13 @@ def _contents(
     report: _Report,
     manifest: BundleManifest,
     keys: Keys,
-    arguments: argparse.Namespace,
+    given: GivenBundle,
     workers: Workers,
 ) -> None:
     found: list[PartFiles] = []
 
     def sizes() -> str:
-        found.append(part_files(manifest, arguments))
+        found.append(part_files(manifest, given))
         total = human(found[0].size)
         return total if manifest.bundled_size else f"{total} (the manifest does not tell)"
 
