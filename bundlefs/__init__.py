@@ -4,7 +4,8 @@ Without FUSE:
 
 - `BundleWriter` takes the bytes of an image and writes its bundle to a sink:
   `DirectorySink`, `MemorySink`, `FsspecSink`, or anything that is a `Sink`.
-- `Bundle.from_image` gives the files of a bundle to read, as the mount shows them.
+- `view_image` gives the files of a bundle to read, as the mount shows them, and the same ones the
+  next time if its state is kept in a file; `Bundle.from_image` is the same with a `State`.
 - `open_bundle` gives the image in a bundle that is there.
 
 `Metadata` is what goes into a manifest, `UserKeys` the user's own RSA key, `State`
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from bundlefs.api import open_bundle, view_image
     from bundlefs.base.errors import (
         BundleChangedError,
         BundleError,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from bundlefs.keys.rsa import UserKeys
     from bundlefs.manifest.write import Metadata
     from bundlefs.state.memory import State
-    from bundlefs.unbundling.opened import OpenedBundle, open_bundle
+    from bundlefs.unbundling.opened import OpenedBundle
 
 _HOMES = {
     "Bundle": "bundling.bundle",
@@ -66,7 +68,8 @@ _HOMES = {
     "UnknownNameError": "base.errors",
     "UsageError": "base.errors",
     "UserKeys": "keys.rsa",
-    "open_bundle": "unbundling.opened",
+    "open_bundle": "api",
+    "view_image": "api",
 }
 
 __all__ = [
@@ -96,6 +99,7 @@ __all__ = [
     "UserKeys",
     "__version__",
     "open_bundle",
+    "view_image",
 ]
 
 

@@ -5,7 +5,7 @@ meanwhile, so each call returns when its answer is there.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -15,15 +15,18 @@ from bundlefs.base.errors import BundlefsError
 from bundlefs.base.workers import Workers, default_jobs
 from bundlefs.bundling.assembly import Assembly, Engine
 from bundlefs.bundling.names import Entry
-from bundlefs.bundling.recipe import Recipe, check_prefix
+from bundlefs.bundling.recipe import EPHEMERAL, Recipe, check_prefix
 from bundlefs.bundling.store import DEFAULT_CACHE_SIZE, BlockStore
 from bundlefs.bundling.view import BundleView
 from bundlefs.image.open import open_source
 from bundlefs.image.source import Source
 from bundlefs.keys.regions import recipients
-from bundlefs.keys.rsa import UserKeys
+from bundlefs.keys.rsa import UserKeys, fingerprint
 from bundlefs.manifest.write import Metadata
 from bundlefs.state.memory import State
+
+StateOf = Callable[[Source, Recipe, ExitStack], State]
+"""Gives the state of a bundle, and enters what is to end with it."""
 
 
 class Bundle(BundleView):
@@ -44,7 +47,7 @@ class Bundle(BundleView):
         user_keys: UserKeys | None = None,
         level: int = 6,
         cache_size: int = DEFAULT_CACHE_SIZE,
-        state: State | None = None,
+        state: State | StateOf | None = None,
     ) -> Self:
         """Return the bundle of an image, to be read file by file; a context manager.
 
@@ -56,7 +59,8 @@ class Bundle(BundleView):
             user_keys: whose private key can decrypt the bundle later.
             level: 0 (stored), 1 (fastest) to 9 (smallest).
             cache_size: bytes of memory for sealed blocks, 0 or more.
-            state: secret and creation time; new ones by default.
+            state: secret and creation time, or what gives them for an image and its recipe; new
+                ones by default.
 
         Raises:
             ImageError: it cannot be opened.
@@ -68,6 +72,7 @@ class Bundle(BundleView):
             recipients=recipients(prefix, regions, []),
             user_keys=user_keys or UserKeys.load(None, None),
             level=level,
+            user_key=fingerprint(user_keys.public) if user_keys else EPHEMERAL,
         )
         store = BlockStore(whole("cache_size", cache_size))
         with ExitStack() as stack:
@@ -75,7 +80,7 @@ class Bundle(BundleView):
             bundle = assembly.bundle(
                 cls,
                 lambda: open_source(Path(path)),
-                lambda image, _: (recipe, state or State(image.extents())),
+                lambda image, held: (recipe, _state(state, image, recipe, held)),
             )
             bundle._owned = stack.pop_all()  # noqa: SLF001  # our own
         return bundle
@@ -128,3 +133,9 @@ class Bundle(BundleView):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _state(given: State | StateOf | None, image: Source, recipe: Recipe, held: ExitStack) -> State:
+    if given is None:
+        return State(image.extents())
+    return given if isinstance(given, State) else given(image, recipe, held)

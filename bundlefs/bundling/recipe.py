@@ -13,6 +13,8 @@ from bundlefs.state.choice import Wanted
 
 FORMAT = 1
 """To be raised when the same terms come to give other bytes."""
+EPHEMERAL = "made for the occasion"
+"""What a state has for an ephemeral key of the user; states of today have these words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Recipe:
     user_keys: UserKeys
     level: int = 6
     sparse: bool = True
-    user_key: str = "made for the occasion"
+    user_key: str = EPHEMERAL
     """The fingerprint of the user's key if one was given."""
 
     def __post_init__(self) -> None:

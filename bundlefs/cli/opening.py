@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bundlefs.api import kept_state
 from bundlefs.base.errors import BundlefsError, FormError
-from bundlefs.bundling.recipe import Recipe, wanted
+from bundlefs.bundling.recipe import Recipe
 from bundlefs.cli.common import human
 from bundlefs.cli.options.bundling import ImageOptions, StateOptions
 from bundlefs.cli.streams import say
@@ -14,7 +15,6 @@ from bundlefs.image.look.writers import writer
 from bundlefs.image.open import open_source, require_raw
 from bundlefs.image.source import Source
 from bundlefs.state.memory import State
-from bundlefs.state.open import open_file
 from bundlefs.state.places import default_path, points_path
 
 MAX_ROOT_SIZE = 10 << 30
@@ -110,8 +110,11 @@ def open_state(
 
     `fresh` says whether to begin one; without it, the options do.
     """
-    asked = wanted(image, recipe)
+    fresh = options.fresh if fresh is None else fresh
+    return kept_state(_state_path(options, image, recipe), image, recipe, fresh=fresh)
+
+
+def _state_path(options: StateOptions, image: Source, recipe: Recipe) -> Path | None:
     if options.nowhere:
-        return State(asked.extents)
-    path = Path(options.state) if options.state else default_path(image.path, recipe.prefix)
-    return open_file(path.absolute(), asked, fresh=options.fresh if fresh is None else fresh)
+        return None
+    return Path(options.state) if options.state else default_path(image.path, recipe.prefix)

@@ -83,6 +83,7 @@ def found(copied: Path) -> str:
     for package in PACKAGES:
         lines = [f"import {library}" for library in HOMES]
         lines += [f"import bundlefs.{other}.target" for other in PACKAGES if other != package]
+        lines.append("import bundlefs.api")
         (copied / "bundlefs" / package / "planted.py").write_text("\n".join(lines))
         (copied / "bundlefs" / package / "target.py").write_text("")
     return complaints(copied)
@@ -104,6 +105,12 @@ def test_a_library_is_caught_outside_its_home(package: str, library: str, found:
 def test_an_import_is_caught_that_points_up(package: str, other: str, found: str) -> None:
     caught = f"bundlefs.{package}.planted -> bundlefs.{other}.target " in found
     assert caught != may_import(package, other)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_what_programs_begin_with_is_for_the_command_line_alone(package: str, found: str) -> None:
+    caught = f"bundlefs.{package}.planted -> bundlefs.api " in found
+    assert caught == (package != "cli")
 
 
 def test_a_new_package_must_be_given_a_rung(copied: Path) -> None:

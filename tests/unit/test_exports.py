@@ -82,7 +82,13 @@ CALLS = dict(call for name in NAMES for call in functions(getattr(bundlefs, name
 
 
 def test_the_functions_are_found() -> None:
-    assert {"BundleWriter.write", "Sink.open", "open_bundle", "Bundle.from_image"} <= set(CALLS)
+    assert {
+        "BundleWriter.write",
+        "Sink.open",
+        "open_bundle",
+        "view_image",
+        "Bundle.from_image",
+    } <= set(CALLS)
     assert len(CALLS) > 40
 
 

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from bundlefs.base.errors import ImageError, UsageError
-from bundlefs.bundling.recipe import Recipe, check_prefix
+from bundlefs.bundling.recipe import EPHEMERAL, Recipe, check_prefix
 from bundlefs.cli.architecture import arch_of_metadata
 from bundlefs.cli.common import Subparsers, needs_fuse, read_certs, reported
 from bundlefs.cli.misuse import refuse_folder_first
@@ -153,7 +153,7 @@ def read_recipe(arguments: argparse.Namespace) -> Recipe:
         user_keys=keys,
         level=level,
         sparse=not options.no_sparse,
-        user_key=fingerprint(keys.public) if lasting else "made for the occasion",
+        user_key=fingerprint(keys.public) if lasting else EPHEMERAL,
     )
 
 
