@@ -1,10 +1,12 @@
-"""The command line: arguments to configuration to exit code.
+"""The command line, from its words to an exit code.
 
-One module for each command, with two functions: `add_parser` declares its
-arguments, `run` does it and gives the exit code. A command line that begins with
-a command loads that one's module alone, so that `bundlefs status` is quick.
+Each command has a module in `commands` with two functions: `add_parser` declares its arguments,
+and `run` does what they ask and returns the exit code. `run` begins by giving what was parsed a
+type (`options`); argparse goes no further. A command line that begins with the name of a command
+loads the module of that one alone, so that `bundlefs status` is quick.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage. Results go to stdout, all else to stderr.
+Exit codes are 0 for done, 1 for failed, and 2 for wrong usage. Results go to stdout, and all else
+goes to stderr.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from bundlefs.cli.hardening import rule_out_core_dumps
 from bundlefs.cli.mountopts import as_command
 
 WITH_SECRETS = ("mount", "bundle", "verify", "unbundle", "open", "manifest")
-"""Those that have keys or a plain image in memory."""
+"""The commands that have keys or a plain image in memory."""
 COMMANDS = (
     "mount",
     "umount",
@@ -38,7 +40,7 @@ COMMANDS = (
 
 
 def parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
-    """Give the parser of these commands."""
+    """Return the parser of these commands."""
     top = Parser(
         prog="bundlefs",
         description="Show a raw disk image as an EC2 instance-store bundle: a read-only directory"
@@ -53,7 +55,7 @@ def parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and give its exit code. Every error is one line on stderr."""
+    """Run a command line and return its exit code. Every error is one line on stderr."""
     streams.prepare()
     if "_ARGCOMPLETE" in os.environ:
         from bundlefs.cli.completers import answer  # noqa: PLC0415  # only a shell's question does
@@ -77,7 +79,7 @@ def _run(given: Sequence[str]) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run what was parsed and give its exit code."""
+    """Run what was parsed and return its exit code."""
     if arguments.command in WITH_SECRETS:
         rule_out_core_dumps()
     with signals.raised():

@@ -1,4 +1,4 @@
-"""Imported before all else that takes time: a signal while modules load ends us without a word."""
+"""What is imported before all else that takes time: a signal while modules load just ends us."""
 
 from bundlefs.base import signals
 

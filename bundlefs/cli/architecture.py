@@ -1,4 +1,4 @@
-"""The architecture of a bundle: what is asked for, else the image's, else this host's."""
+"""The architecture of a bundle: the one asked for, else the image's, else this host's."""
 
 import logging
 import platform
@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 
 _ANY = "for those, give --force-arch besides"
 _UNDECIDED = "x86_64"
-"""Stands in a recipe until the image has been looked at."""
+"""What a recipe has until the image has been looked at."""
 
 
 def asked(options: ArchOptions) -> str | None:
     """Return the architecture that is asked for, as EC2 writes it, or None.
 
     Raises:
-        UsageError: it cannot be used.
+        UsageError: EC2 knows no such architecture, or none is named.
     """
     if options.force_arch and not options.arch:
         raise UsageError("--force-arch: name the architecture with --arch")
@@ -90,7 +90,7 @@ def _with(metadata: Metadata, arch: str) -> Metadata:
 
 
 def _compare(arch: str, image: Source, warn: Callable[[str], None]) -> None:
-    # The word of the user holds whatever is found.
+    # What the user says holds, whatever is found.
     with suppress(OSError, BundlefsError):
         about = seen(image)
         if about.name and about.name != arch:

@@ -1,4 +1,7 @@
-"""What several commands share: types of arguments, sizes as people write them."""
+"""What several commands share: their parser, types of arguments, sizes, and how errors are told.
+
+This loads little, since each command does so first. What concerns an area has a module of its own.
+"""
 
 import argparse
 import errno
@@ -32,7 +35,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Subparsers(Protocol):
-    """Where a command adds its parser (argparse has no public name for this)."""
+    """Where a command adds its parser; argparse has no public name for this."""
 
     def add_parser(
         self,
@@ -101,7 +104,7 @@ def needs_fuse() -> Iterator[None]:
 
 
 def reported(work: Callable[[], int]) -> int:
-    """Do `work` and give its exit code; every error that a user can cause is one line."""
+    """Do `work` and return its exit code; every error that a user can cause is told in one line."""
     try:
         return _flushed(work)
     except KeyboardInterrupt as error:
@@ -125,17 +128,17 @@ def _flushed(work: Callable[[], int]) -> int:
 
 
 def _alone(error: Exception) -> Exception:
-    """Give the one error in a group of one, as of an event loop's task, or the error itself."""
+    """Return the one error in a group of one, which an event loop's task raises, or the error."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
 
 
 def _report(error: Exception) -> int:
-    """Print an error as a line and give the exit code; who might mend a bug gets all of it."""
+    """Print an error in a line and return the exit code; a bug is logged with its traceback."""
     code, text = 1, str(error)
     if _is_unread(error):
-        # `| head` has seen enough.
+        # The reader, such as `| head`, has seen enough.
         return _BROKEN_PIPE
     if isinstance(error, BundlefsError):
         code = error.exit_code
@@ -150,7 +153,7 @@ def _report(error: Exception) -> int:
 
 
 def _is_unread(error: Exception) -> bool:
-    """Tell whether stdout's reader is gone, be it that the error is another's consequence."""
+    """Return whether stdout's reader is gone, even where another error has followed from that."""
     return isinstance(error, BrokenPipeError) and error.filename in (None, STDOUT)
 
 

@@ -1,6 +1,7 @@
-"""What a shell is answered that asks for completions, by running bundlefs with `_ARGCOMPLETE`.
+"""The answers to a shell that asks for completions: it runs bundlefs with `_ARGCOMPLETE` set.
 
-All that is known of values is here and not at the options, and only such a run loads this.
+What values an option can have is known here and not where it is declared, so that only such a run
+loads it.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from bundlefs.cli.mountopts import long_option
 from bundlefs.fuse.mountpoint import FS_TYPE, mounts
 from bundlefs.keys.regions import KNOWN_REGIONS
 
-# What an option can be, by its destination.
+# The values of an option, by its destination.
 _VALUES = {
     "region": KNOWN_REGIONS,
     "level": tuple("0123456789"),
@@ -32,11 +33,11 @@ _OF_A_MOUNT = ("umount", "status")
 def answer(
     parser: Callable[[Sequence[str]], argparse.ArgumentParser], commands: Sequence[str]
 ) -> None:
-    """Answer a shell and end, if it is one that asks; else return.
+    """Answer a shell that asks, and end; return if none does.
 
     Args:
-        parser: gives the parser of some commands; a line that names one loads that alone.
-        commands: all of them.
+        parser: returns the parser of some commands; a line that names one loads that alone.
+        commands: the names of all commands.
     """
     if not {"_ARGCOMPLETE", "COMP_LINE", "COMP_POINT"} <= os.environ.keys():
         return
@@ -53,7 +54,7 @@ def answer(
 
 
 def _output() -> TextIO | None:
-    """Return where argcomplete's scripts take an answer from; a name in it is bytes as they are."""
+    """Return the file from which argcomplete's scripts take an answer; names keep their bytes."""
     where = os.environ.get("_ARGCOMPLETE_STDOUT_FILENAME") or _DESCRIPTOR
     try:
         return open(where, "w", encoding="utf-8", errors="surrogateescape")  # noqa: PTH123  # or a descriptor, for good
@@ -62,7 +63,7 @@ def _output() -> TextIO | None:
 
 
 def _teach(parser: argparse.ArgumentParser) -> None:
-    """Tell a parser and those of its commands what their arguments can be."""
+    """Attach to a parser, and to those of its commands, what completes their arguments."""
     command = parser.prog.split()[-1]
     for action in parser._actions:  # noqa: SLF001  # argparse has no other way to look inside
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001  # same
@@ -73,7 +74,7 @@ def _teach(parser: argparse.ArgumentParser) -> None:
 
 
 def _completer(action: argparse.Action, command: str) -> Callable[..., Iterable[str]] | None:
-    """Give what lists the values of an argument; None for files and argparse's choices."""
+    """Return what lists the values of an argument; None for files and for argparse's choices."""
     if action.dest == "mountpoint" and command in _OF_A_MOUNT:
         return _mountpoints
     if action.dest in _FOLDERS:
@@ -103,13 +104,13 @@ def _folders(prefix: str, **_: object) -> list[str]:
 
 
 def _mountpoints(prefix: str, **_: object) -> list[str]:
-    """Give the live and dead mounts of bundlefs; folders if none can be meant."""
+    """Return the live and dead mounts of bundlefs, or folders if none can be meant."""
     found = [point for point, kind in mounts() if kind == FS_TYPE and point.startswith(prefix)]
     return found or _folders(prefix)
 
 
 def _mount_options(prefix: str, parser: argparse.ArgumentParser, **_: object) -> list[str]:
-    """Give the long options as mount(8) takes them, after the last comma, and their values."""
+    """Return the long options and their values as mount(8) takes them, after the last comma."""
     head, comma, word = prefix.rpartition(",")
     name, equals, value = word.partition("=")
     if equals:
@@ -125,7 +126,7 @@ def _mount_options(prefix: str, parser: argparse.ArgumentParser, **_: object) ->
 
 
 def _values(parser: argparse.ArgumentParser, name: str, begun: str) -> Iterable[str]:
-    """Give what may come after `name=` in `-o`."""
+    """Return what may come after `name=` in `-o`."""
     action = long_option(parser, name)
     if action is None or action.nargs == 0:
         return ()

@@ -1,4 +1,4 @@
-"""What keeps keys and plaintext inside the process that was given them."""
+"""What keeps keys and plaintext in the process: no core dumps, and no variables for children."""
 
 import ctypes
 import os

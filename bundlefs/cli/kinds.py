@@ -1,11 +1,11 @@
-"""What a file is that was given where a manifest is wanted: by its first bytes, never its name."""
+"""What was given in place of a manifest, as its first bytes tell; names tell of parts alone."""
 
 from pathlib import Path
 
 from bundlefs.image import foreign, forms
 
 _HEAD = 4096
-# Where a mark lies, what it is, and what has it. [UEFI 5.2.1 and 5.3.2; ext4's super.h; xfs(5)]
+# The offset of a mark, the mark, and what has it. [UEFI 5.2.1 and 5.3.2; ext4's super.h; xfs(5)]
 _DISKS = (
     (512, b"EFI PART", "a disk image (with a GPT)"),
     (1080, b"\x53\xef", "a disk image (of an ext file system)"),
@@ -18,12 +18,12 @@ _OTHERS = (
     (0, b"\x7fELF", "a program"),
 )
 _PART = ".part."
-# In UTF-8, and in UTF-16 by its mark: of what is wrong with it, its reader speaks.
+# In UTF-8, and in UTF-16 by its mark; the reader of XML says what is wrong with it.
 _XML = (b"<", b"\xef\xbb\xbf<", b"\xff\xfe<", b"\xfe\xff\0<")
 
 
 def no_manifest(path: Path) -> str | None:
-    """Say that a file is no manifest, what it is, and what helps; None if that cannot be seen."""
+    """Return that a file is no manifest, what it is and what helps; None if nothing tells."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)

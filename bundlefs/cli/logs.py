@@ -1,4 +1,7 @@
-"""Where log lines go, and in which form: stderr in the foreground, else a file or syslog."""
+"""Where log lines go, and in which form: to stderr in the foreground, else to a file or syslog.
+
+Threads and the event loop log at the same time; a handler of the library has a lock for each line.
+"""
 
 import json
 import logging
@@ -19,7 +22,7 @@ _SYSLOG = Path("/dev/log")
 
 
 def set_up_logging(options: LogOptions) -> None:
-    """Set up the root logger for a mount's process."""
+    """Set up the root logger of a process that mounts or bundles."""
     level = logging.DEBUG if options.verbose else logging.INFO
     logging.basicConfig(handlers=_handlers(options), level=level, force=True)
     # pyfuse3 logs each task that it starts.
@@ -57,7 +60,7 @@ def _kept(path: Path | None) -> logging.Handler | None:
 
 
 def _to_journal() -> bool:
-    """Tell whether stderr is the journal's own stream [systemd.exec(5), JOURNAL_STREAM]."""
+    """Return whether stderr is the journal's own stream [systemd.exec(5), JOURNAL_STREAM]."""
     try:
         about = os.fstat(2)
     except OSError:
@@ -69,8 +72,8 @@ def _json(options: LogOptions) -> logging.Formatter | None:
     return _Json() if options.log_format == "json" else None
 
 
-class _Told(logging.Handler):
-    """Tells once, on stderr, that its lines are lost; logging itself shows a traceback for each."""
+class _TellsOnce(logging.Handler):
+    """Says once, on stderr, that its lines are lost; logging itself shows a traceback for each."""
 
     told = False
 
@@ -87,17 +90,17 @@ class _Told(logging.Handler):
         return str(_SYSLOG)
 
 
-class _File(_Told, logging.FileHandler):
+class _File(_TellsOnce, logging.FileHandler):
     def place(self) -> str:
         return self.baseFilename
 
 
-class _Syslog(_Told, logging.handlers.SysLogHandler):
+class _Syslog(_TellsOnce, logging.handlers.SysLogHandler):
     pass
 
 
 class _Lines(logging.Formatter):
-    """A line for each record, whatever is in the names; what follows it is set in: a traceback."""
+    """Writes a line for each record, whatever its names have; a traceback is indented below."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's
         record.message = escaped(record.message)
@@ -109,7 +112,7 @@ class _Lines(logging.Formatter):
 
 
 class _Json(_Lines):
-    """An object a line: time (RFC 3339, UTC), level, logger, message, and an exception's text."""
+    """Writes an object a line: time (RFC 3339, UTC), level, logger, message, exception's text."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {
@@ -124,7 +127,7 @@ class _Json(_Lines):
 
 
 class _Journal(_Lines):
-    """Lines with the priorities of sd-daemon(3); the journal adds the time by itself."""
+    """Writes lines with the priorities of sd-daemon(3); the journal adds the time by itself."""
 
     _PRIORITIES = (
         (logging.CRITICAL, 2),

@@ -1,7 +1,7 @@
-"""Command lines that cannot be meant as they stand: what is wrong with them, what to type instead.
+"""Command lines that cannot be meant as they stand: what is wrong, and what to type instead.
 
-argparse says what is missing or unknown; here is what it has no words for. Nothing is changed, and
-nothing is looked at but what kind of file a path leads to and the kernel's table of mounts.
+argparse says what is missing or unknown; this says what it has no words for. It changes nothing,
+and looks only at what kind of file a path leads to and at the kernel's table of mounts.
 """
 
 import os
@@ -24,7 +24,7 @@ _KINDS = {
 
 
 def as_help(words: Sequence[str], commands: Collection[str]) -> list[str]:
-    """Give `help` and `help COMMAND` as argparse knows them; other words as they are.
+    """Return `help` and `help COMMAND` as argparse knows them, and other words as they are.
 
     Raises:
         UsageError: what help is asked for is no command.
@@ -41,7 +41,7 @@ def as_help(words: Sequence[str], commands: Collection[str]) -> list[str]:
 
 
 def refuse_option_first(words: Sequence[str], options: dict[str, Collection[str]]) -> None:
-    """Refuse a line that begins with an option of a command, or with one that there is not.
+    """Refuse a line that begins with an option of a command, or with one that does not exist.
 
     Args:
         words: the line.
@@ -107,7 +107,7 @@ def _kind(path: Path) -> str | None:
 
 
 def ask_for_mountpoint(command: str) -> int:
-    """Name the mounts that there are where none was named, and give the exit code of that."""
+    """List the mounts that exist, since none was named, and return the code for wrong usage."""
     tell(f"usage: bundlefs {command} [OPTIONS] MOUNTPOINT")
     for point, source in sources():
         tell(f"    bundlefs {command} {point}    # {source}")

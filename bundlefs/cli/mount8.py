@@ -1,8 +1,8 @@
 """`mount.bundlefs`: what mount(8) starts for the type `bundlefs` [mount(8), EXTERNAL HELPERS].
 
 `mount -t fuse.bundlefs` does not need it: mount.fuse3(8) calls `bundlefs IMAGE DIR -o ...`. But
-that drops the flags of mount(8), so that `mount -f`, which is to mount nothing, mounts: a link to
-this one, /sbin/mount.fuse.bundlefs, is taken in its place, and does as it is told.
+mount.fuse3 drops the flags of mount(8), so that `mount -f`, which is to mount nothing, mounts. A
+link to this program, /sbin/mount.fuse.bundlefs, is taken in its place and heeds them.
 """
 
 import argparse
@@ -22,7 +22,7 @@ _CHECKS = {"mount": mount.check, "open": open.check}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Mount as mount(8) asks, and give its exit codes."""
+    """Mount as mount(8) asks, and return its exit codes."""
     streams.prepare()
     try:
         code = reported(lambda: _run(_parser().parse_args(argv)))

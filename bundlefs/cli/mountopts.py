@@ -1,6 +1,6 @@
 """How mount(8) and fstab give the options of what mounts.
 
-mount(8) knows no other way than `-o`, so that takes every long option of its command as well:
+mount(8) can give options only by `-o`, so `-o` takes every long option of its command as well:
 each is handed to the action that argparse has for it, and there is no second parser. Nothing
 is opened here.
 """
@@ -29,11 +29,11 @@ _FSTAB = ("auto", "noauto", "nofail", "_netdev", "comment", "mand", "nomand")
 _WHO_MAY = ("user", "nouser", "users", "nousers", "owner", "noowner", "group", "nogroup")
 _DROPPED = frozenset((*_TIMES, *_MORE_TIMES, *_NO_LIMITS, *_FSTAB, *_WHO_MAY))
 _NEAR = 0.7
-"""Of difflib's likeness; at less it finds `noatime` in all kinds of words."""
+"""The least likeness, as difflib measures it; with less, `noatime` is like all kinds of words."""
 
 
 def as_command(words: Sequence[str], commands: Collection[str]) -> list[str]:
-    """Give a line without a command, `IMAGE DIR -o ...` as of mount.fuse3(8), the one it means.
+    """Return a line with its command: mount.fuse3(8) gives `IMAGE DIR -o ...`, and none.
 
     Raises:
         UsageError: it begins with a word that is no command, and no image either.
@@ -51,7 +51,7 @@ def as_command(words: Sequence[str], commands: Collection[str]) -> list[str]:
 
 
 def meant_by(words: Sequence[str]) -> str:
-    """Give the command that options mean where none is named: `open` by `-o open`, or `mount`."""
+    """Return the command that options mean where none is named: `open` by `-o open`, or `mount`."""
     looks = argparse.ArgumentParser(prog="bundlefs", add_help=False, allow_abbrev=False)
     looks.add_argument("-o", action="append", default=[])
     texts = looks.parse_known_args(words)[0].o
@@ -59,20 +59,20 @@ def meant_by(words: Sequence[str]) -> str:
 
 
 def split(text: str) -> list[str]:
-    """Part options at commas; a backslash takes the next character as it is, as in libfuse."""
+    """Split options at commas; a backslash takes the next character as it is, as in libfuse."""
     pieces = re.findall(r"(?:\\.|[^,])+", text, re.DOTALL)
     return [re.sub(r"\\(.)", r"\1", piece, flags=re.DOTALL) for piece in pieces]
 
 
 def fuse_options(kept: Sequence[str]) -> tuple[frozenset[str], str | None]:
-    """Part what `-o` kept into FUSE's flags and the last `fsname`, if there is one."""
+    """Return FUSE's flags among what `-o` kept, and the last `fsname`, if there is one."""
     names = [each.partition("=")[2] for each in kept if each.startswith(_FSNAME)]
     flags = frozenset(each for each in kept if not each.startswith(_FSNAME))
     return flags, names[-1] if names else None
 
 
 def nearest(name: str, names: Collection[str]) -> str:
-    """Ask whether the most similar of `names` was meant; nothing if none is similar."""
+    """Return a question whether the most similar of `names` was meant; empty if none is similar."""
     near = difflib.get_close_matches(name.lower(), names, 1, _NEAR)
     return f"; did you mean {near[0]!r}?" if near else ""
 
@@ -101,7 +101,7 @@ class MountOption(argparse.Action):
 
 
 def long_option(parser: argparse.ArgumentParser, name: str) -> argparse.Action | None:
-    """Give the option that `name` means in `-o`, or None if there is no such long option."""
+    """Return the option that `name` means in `-o`, or None if there is no such long option."""
     action = parser._option_string_actions.get("--" + name.replace("_", "-"))  # noqa: SLF001  # argparse has no other way to look inside
     return None if isinstance(action, argparse._HelpAction) else action  # noqa: SLF001  # same
 

@@ -1,4 +1,8 @@
-"""What a mount and `bundlefs bundle` begin with: the image and its state."""
+"""What `bundlefs mount` and `bundlefs bundle` begin with: an image, its oddities, and its state.
+
+What is odd is told as a warning by whoever opens an image: at once to a user who waits, or in the
+log for the images of a folder.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -43,33 +47,33 @@ def _told_of_raw() -> Iterator[None]:
 
 
 def require_raw_pipe(options: ImageOptions, head: bytes) -> None:
-    """Refuse an image from standard input that begins with `head`, if it is known to be no disk."""
+    """Refuse an image from standard input whose first bytes, `head`, are known to be no disk's."""
     if not options.as_it_is:
         with _told_of_raw():
             require_raw(head)
 
 
 def _points_path(options: StateOptions, path: Path) -> Path | None:
-    """Name the file for what is known of a compressed image, beside its state."""
+    """Return the file for the access points of a compressed image, which is beside its state."""
     if options.nowhere:
         return None
     if options.state:
         return Path(f"{options.state}.points").absolute()
-    # What is wrong with the path is found, and said, on opening it.
+    # What is wrong with the path is found, and told, when the image is opened.
     with suppress(OSError):
         return points_path(path)
     return None
 
 
 def print_warning(text: str) -> None:
-    """Tell who waits for the command."""
+    """Warn the user who waits for the command."""
     say(f"warning: {text}")
 
 
 def warn_of_size(
     image: Source, options: ImageOptions, warn: Callable[[str], None] = print_warning
 ) -> None:
-    """Say so if EC2 is going to refuse this image."""
+    """Warn if EC2 is going to refuse this image."""
     warn_if_large(image.size, image.path, options, warn)
 
 
@@ -79,7 +83,7 @@ def warn_if_large(
     options: ImageOptions,
     warn: Callable[[str], None] = print_warning,
 ) -> None:
-    """Say so if EC2 is going to refuse an image of this size."""
+    """Warn if EC2 is going to refuse an image of this size."""
     if size > MAX_ROOT_SIZE and not options.no_size_limit:
         warn(
             f"{name} has {human(size)}; EC2 takes root images of at most 10 GiB"
@@ -90,9 +94,9 @@ def warn_if_large(
 def warn_of_doubts(
     image: Source, options: ImageOptions, warn: Callable[[str], None] = print_warning
 ) -> None:
-    """Say so if an image seems to be cut short, or is still being written."""
+    """Warn if an image seems to be cut short, or is still being written."""
     if not options.as_it_is:
-        # What cannot be read is found, and said, by who needs it.
+        # What cannot be read is found, and told, by whoever needs it.
         with suppress(OSError, BundlefsError):
             for doubt in doubts(image):
                 warn(f"{image.path} {doubt}")

@@ -44,7 +44,7 @@ def _refuse_needless(options: PassphraseOptions, key: Path | None) -> None:
 
 
 def warn_of_access(*paths: Path | None) -> None:
-    """Say so of each file with a secret that others than its owner may open."""
+    """Warn of each file with a secret that others than its owner may open."""
     for path in paths:
         if path is not None and (mode := _opened_up(path)):
             say(
@@ -56,7 +56,7 @@ def warn_of_access(*paths: Path | None) -> None:
 def _opened_up(path: Path) -> int:
     """Return the mode of a file that others may open, else 0.
 
-    The group of somebody else's file may be how we get at it, as in a container.
+    The group of somebody else's file may be what lets us open it, as in a container.
     """
     with suppress(OSError):
         status = path.stat()

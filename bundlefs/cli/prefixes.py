@@ -1,4 +1,4 @@
-"""Prefixes that are fine here, and at which other tools fail."""
+"""Warnings of prefixes that bundlefs takes and at which other tools fail."""
 
 import re
 
@@ -9,7 +9,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+,=@%:-]*")
 
 
 def warn_of_prefix(prefix: str) -> None:
-    """Say so if other tools are going to fail at names that begin with this.
+    """Warn if other tools are going to fail at names that begin with this.
 
     ec2-unbundle hands them to a shell as they are, and euca-unbundle takes them for ASCII.
     """

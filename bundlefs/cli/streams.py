@@ -1,8 +1,8 @@
-"""Standard streams that a command can rely on, and lines for people on them.
+"""Standard streams that a command can rely on, and the lines for people that go there.
 
-A name in a line never fails a stream and never reaches the terminal raw. What happens to
-stderr changes no exit code, and no interpreter's last flush of a stream does either: what
-can go wrong with stdout has gone wrong before, and was told.
+No name in a line can make a stream fail or reach the terminal raw. Whatever happens to stderr, the
+exit code stays. The interpreter's last flush of stdout does not change it either: what can go
+wrong with stdout has gone wrong and was told by then.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 STDOUT = "standard output"
-"""What an OSError of stdout has for a file name."""
+"""The file name in an OSError of stdout."""
 
 
 def prepare() -> None:
-    """Make the process's own stdout and stderr such; streams that a program put there stay."""
+    """Set up the process's own stdout and stderr; streams that replaced them stay."""
     stand_in_for_closed_streams()
     stdout, stderr = sys.stdout, sys.stderr
     # A test runner's, for instance, or those of an earlier call.
@@ -51,7 +51,7 @@ def show(text: str = "") -> None:
 
 
 def settle() -> None:
-    """Leave nothing in stdout's buffer that cannot be written: Python would end with code 120."""
+    """Empty stdout's buffer, or drop what cannot be written: Python would end with code 120."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -66,7 +66,7 @@ def _text(raw: io.FileIO, encoding: str, *, by_lines: bool) -> TextIO:
 
 
 class _Patient(io.FileIO):
-    """Waits where a caller has set the stream to return at once (O_NONBLOCK)."""
+    """Waits for a stream that a caller has set to return at once (O_NONBLOCK)."""
 
     def write(self, data: "ReadableBuffer", /) -> int:
         while (done := super().write(data)) is None:
@@ -75,7 +75,7 @@ class _Patient(io.FileIO):
 
 
 class _Stdout(_Patient):
-    """Says of an error that it is stdout's."""
+    """Names stdout in its errors."""
 
     def write(self, data: "ReadableBuffer", /) -> int:
         try:
@@ -86,7 +86,7 @@ class _Stdout(_Patient):
 
 
 class _Stderr(_Patient):
-    """Takes what nobody reads any more for written: whoever logs has other things to do."""
+    """Drops what nobody reads any more: whoever logs has other things to do."""
 
     def write(self, data: "ReadableBuffer", /) -> int:
         try:

@@ -1,1 +1,1 @@
-"""The commands: a module for each, which declares its arguments and does it."""
+"""The commands: each has a module that declares its arguments, gives them a type, and does it."""

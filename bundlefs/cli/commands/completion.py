@@ -1,4 +1,4 @@
-"""`bundlefs completion`: what a shell sources to complete bundlefs commands."""
+"""`bundlefs completion`: the script by which a shell completes bundlefs commands."""
 
 import argparse
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ def add_parser(commands: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the script."""
     options = typed(_Options, arguments)
-    # No other command should wait for it.
+    # Only this command has to wait for it to load.
     from argcomplete.shell_integration import shellcode  # noqa: PLC0415
 
     print(shellcode(["bundlefs"], shell=options.shell), end="")

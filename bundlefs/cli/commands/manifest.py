@@ -1,4 +1,4 @@
-"""`bundlefs manifest`: a manifest for other regions from one that is there; parts untouched."""
+"""`bundlefs manifest`: a manifest for other regions, from one that exists; the parts stay."""
 
 import argparse
 import sys
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     manifest = read_given(options.manifest)
     secret = unlock_given(manifest, keys, options.manifest, ignore=options.ignore_signature)
     warn_unless_signed(manifest, keys, options.manifest)
-    # With EC2's key alone there is no user's: as in a mount, one is made for the occasion.
+    # With EC2's key alone there is no user's key: as in a mount, an ephemeral one is made.
     user = UserKeys(keys.user.public_key(), keys.user) if keys.user else UserKeys.load(None, None)
     metadata = _metadata(manifest, options)
     named = [replace(to, filename=_renamed(to.filename, manifest)) for to in wanted]

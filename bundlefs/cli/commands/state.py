@@ -1,4 +1,4 @@
-"""`bundlefs state`: what outlasts the mounts, for people. Never shows a secret."""
+"""`bundlefs state`: what outlasts the mounts, for people. It never shows a secret."""
 
 import argparse
 import json
@@ -60,7 +60,7 @@ def add_parser(commands: Subparsers) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A state file, and what is in it or what is wrong with it; or a file of access points."""
+    """A state file with what is in it, or what is wrong with it; or a file of access points."""
 
     path: Path
     size: int
@@ -95,7 +95,7 @@ def _after_kept(path: Path) -> tuple[Path, bool, Path]:
 
 
 def _find(what: Path) -> list[_Kept]:
-    """Give the states of an image, or the one in a file, and the access points beside it.
+    """Return the states of an image, or the one in a file, and the access points beside it.
 
     Raises:
         StateError: there is none.
@@ -162,7 +162,7 @@ def _as_json(kept: _Kept) -> dict[str, Any]:
 
 
 def _holder(kept: _Kept) -> str | None:
-    """Say who uses a state; those beside it are nobody's."""
+    """Return who uses a state; nobody uses those that are kept beside it."""
     return lock_holder(kept.path) if owner(kept.path) == kept.path else None
 
 

@@ -44,7 +44,7 @@ def add_parser(commands: Subparsers) -> None:
         " at MOUNTPOINT/NAME. Exit code 1 if it has failed.",
         allow_abbrev=False,
     )
-    # Not required by argparse, since there is more to say than that it is.
+    # argparse does not require it: we have more to say when it is missing.
     parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT", nargs="?")
     parser.add_argument("--json", action="store_true", help="as JSON, all fields")
     parser.add_argument(
@@ -96,7 +96,7 @@ def _watch(mountpoint: Path, status: dict[str, Any], screen: "_Screen", pause: f
 
 
 def _phases(status: dict[str, Any]) -> set[str]:
-    """Return the phases of all that somebody has asked for: of a folder, those of its images."""
+    """Return the phases of what somebody has asked for: one, or those of a folder's images."""
     return {one["phase"] for one in status.get("images", [status])} - {"unopened"}
 
 
@@ -125,7 +125,7 @@ class _Screen:
 
 
 def describe(status: dict[str, Any]) -> str:
-    """Give the status in a few lines."""
+    """Return the status in a few lines."""
     size = f", {human(status['image_size'])}" if "image_size" in status else ""
     lines = [f"image     {status['image']}{size}"]
     if "access" in status:
@@ -144,7 +144,7 @@ def describe(status: dict[str, Any]) -> str:
 
 
 def _line(image: dict[str, Any]) -> str:
-    """Tell of one among many images."""
+    """Return the line for one image among many."""
     text = f"  {image['name']}: {image['phase']}"
     if image["phase"] == "indexing":
         text += f", {100 * image['tar_bytes_done'] // image['tar_size']} %"

@@ -24,7 +24,7 @@ def add_parser(commands: Subparsers) -> None:
         description="Unmount MOUNTPOINT and wait until its process has ended.",
         allow_abbrev=False,
     )
-    # Not required by argparse, since there is more to say than that it is.
+    # argparse does not require it: we have more to say when it is missing.
     parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT", nargs="?")
     parser.add_argument(
         "-l", "--lazy", action="store_true", help="detach now, end when nobody uses it any more"

@@ -51,7 +51,7 @@ def add_parser(commands: Subparsers) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """One check: what was looked at, how it went (`ok`, `failed`, `skipped`), and why."""
+    """One check: what was looked at, its result (`ok`, `failed` or `skipped`), and why."""
 
     name: str
     result: str
@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _manifest(report: _Report, options: _Options) -> BundleManifest | None:
-    """Read the manifest; where it is of no use, a program is told as of any other check."""
+    """Read the manifest. In JSON a manifest of no use is a check that failed, as any other."""
     try:
         return read_given(options.given.manifest)
     except BundleError as error:
