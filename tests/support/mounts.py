@@ -101,7 +101,7 @@ def is_mounted(path: Path) -> bool:
     escaped = str(path.absolute()).replace("\\", "\\134").replace(" ", "\\040")
     escaped = escaped.replace("\n", "\\012").replace("\t", "\\011")
     # Another's mount may have any bytes in its name.
-    table = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    table = Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape")
     return any(line.split(" ")[4] == escaped for line in table.split("\n") if line)
 
 
