@@ -67,7 +67,7 @@ def chain(first: Future[A], then: Callable[[A], Future[B]]) -> Future[B]:
             return
         try:
             second = then(first.result())
-        # Whatever it is, it is for who waits.
+        # Whatever it is, it is for those who wait.
         except BaseException as error:  # noqa: BLE001
             refuse(result, error)
         else:
@@ -147,6 +147,6 @@ def _settle_joined(
             return
     try:
         give(result, join([future.result() for future in futures]))
-    # Whatever it is, it is for who waits.
+    # Whatever it is, it is for those who wait.
     except BaseException as error:  # noqa: BLE001
         refuse(result, error)

@@ -1,4 +1,4 @@
-"""How the C library deals with the memory of blocks: for our own commands, not for who imports us.
+"""How the C library deals with the memory of blocks: for our own commands alone.
 
 glibc gives each thread a heap of its own, and a heap does not shrink: 64 readers with 32
 threads took 373 MiB. Two heaps for all take 244. Where memory is scarce each block is mapped by

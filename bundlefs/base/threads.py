@@ -64,7 +64,7 @@ def settle(future: Future[Any], call: Callable[[], object]) -> None:
         return
     try:
         future.set_result(call())
-    # Whatever it is, it is for who waits.
+    # Whatever it is, it is for those who wait.
     except BaseException as error:  # noqa: BLE001
         future.set_exception(error)
 

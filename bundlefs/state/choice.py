@@ -118,7 +118,7 @@ def remembering(
     *,
     fresh: bool,
 ) -> StateContents:
-    """Add to a bundle what those who go back to an earlier one must know of those gone by then."""
+    """Return a bundle that remembers when those that are gone were read, for going back later."""
     gone = [one.gone_ns for one in known] + [one.taken for one in dropped if not one.untouched]
     # A fresh bundle may take the place of a damaged one, which cannot tell when it was read.
     return replace(new, gone_ns=max([*gone, new.created_ns if fresh else 0]))

@@ -75,7 +75,7 @@ def read(path: Path, current: StateContents | None, *, drop_damaged: bool) -> li
 def remember(path: Path) -> None:
     """Note in the current bundle that a kept one, which is about to be removed, was read.
 
-    Who goes back to one before it would not learn of it otherwise.
+    Otherwise nobody would learn of it on going back to an earlier one.
 
     Raises:
         OSError: it cannot be noted.

@@ -93,7 +93,7 @@ def _is_locked(path: Path, file: int, deadline: float) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = _holder(file)
-        # Who has not signed is on the way in, or only looks (`lock_holder`).
+        # A holder that has not signed is on its way in, or only looks (`lock_holder`).
         if holder or time.monotonic() > deadline:
             raise LockedError(path, holder or "a mount") from error
         return False
@@ -132,7 +132,7 @@ class Lock:
             self._name.unlink()
 
     def close(self) -> None:
-        """Release it. The file stays: who has it open already would lock what nobody finds."""
+        """Release it. The file stays: a process that has it open would lock what nobody finds."""
         self.sign("")
         os.close(self._file)
 

@@ -54,8 +54,7 @@ class StateFile(State):
         """Note on the disk that the bundle is going to be read.
 
         Raises:
-            StateError: that failed, and a user who goes back to an earlier bundle would not learn
-                that this one was read.
+            StateError: that failed, and going back to an earlier bundle would not be safe.
         """
         if not self._contents.untouched:
             return

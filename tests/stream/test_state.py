@@ -326,3 +326,11 @@ def test_the_image_named_as_state_file(tmp_path: Path, *, fresh: bool) -> None:
     with pytest.raises(StateError, match="is not a bundlefs state file"):
         open_file(image, fresh=fresh)
     assert image.read_bytes() == before
+
+
+def test_to_look_for_a_state_file_leaves_nothing_open(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    opened = {each.name for each in Path("/proc/self/fd").iterdir()}
+    for what in (tmp_path, tmp_path / "fifo", tmp_path / "no"):
+        assert not statefile.is_state_file(what)
+    assert {each.name for each in Path("/proc/self/fd").iterdir()} <= opened
