@@ -87,7 +87,7 @@ def add_parser(commands: Subparsers) -> None:
         "bundle",
         help="write a bundle to a folder, without a mount",
         description="Write the bundle of IMAGE into the folder DEST in one pass, the manifests"
-        " last. A run that broke off goes on where it was.",
+        " last. A run that was interrupted goes on where it stopped.",
         allow_abbrev=False,
     )
     parser.add_argument("image", type=Path, metavar="IMAGE|-", help="'-' is standard input")

@@ -16,7 +16,7 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "completion",
-        help="print what makes a shell complete bundlefs commands",
+        help="print the script by which a shell completes bundlefs commands",
         description="Print the script that SHELL sources, or finds in its folder of completions,"
         " to complete commands, options, regions and mountpoints at TAB.",
         allow_abbrev=False,

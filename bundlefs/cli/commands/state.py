@@ -40,12 +40,12 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "state",
         help="list, show or forget what outlasts a mount",
-        description="What is kept so that a mount after this one gives the same bundle.",
+        description="Work with what is kept so that a later mount gives the same bundle.",
         allow_abbrev=False,
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="all images with a state", allow_abbrev=False)
-    listing.add_argument("--json", action="store_true", help="as JSON")
+    listing = actions.add_parser("list", help="list all images with a state", allow_abbrev=False)
+    listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(run=run_list)
     for name, text, run in (
         ("show", "what a bundle depends on and how far it got", run_show),

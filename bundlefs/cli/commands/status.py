@@ -46,7 +46,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     # argparse does not require it: we have more to say when it is missing.
     parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT", nargs="?")
-    parser.add_argument("--json", action="store_true", help="as JSON, all fields")
+    parser.add_argument("--json", action="store_true", help="print JSON, with all fields")
     parser.add_argument(
         "--watch",
         action="store_true",

@@ -27,7 +27,10 @@ def add_parser(commands: Subparsers) -> None:
     # argparse does not require it: we have more to say when it is missing.
     parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT", nargs="?")
     parser.add_argument(
-        "-l", "--lazy", action="store_true", help="detach now, end when nobody uses it any more"
+        "-l",
+        "--lazy",
+        action="store_true",
+        help="detach at once; end when nobody uses it any more",
     )
     parser.set_defaults(run=run)
 

@@ -48,8 +48,8 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "unbundle",
         help="write the image in a bundle to a file",
-        description="Write the image in a bundle to a sparse file. It gets its name only when"
-        " every digest held.",
+        description="Write the image in a bundle to a sparse file. It gets its name only if"
+        " every digest holds.",
         allow_abbrev=False,
     )
     add_bundle_arguments(parser)
@@ -57,7 +57,7 @@ def add_parser(commands: Subparsers) -> None:
     add_ignore_signature(parser)
     add = parser.add_argument
     add("-o", "--output", type=Path, metavar="IMAGE", help="'-' is standard output")
-    add("--sparse", action="store_true", help="leave holes for runs of zeros, too")
+    add("--sparse", action="store_true", help="also leave holes where there are runs of zeros")
     add("--force", action="store_true", help="overwrite IMAGE")
     parser.set_defaults(run=run)
 

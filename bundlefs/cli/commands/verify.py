@@ -39,13 +39,13 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "verify",
         help="check a bundle: parts, signature, decryption, digest, size",
-        description="Check a bundle as far as the given keys go. Exit code 0 only if all that"
-        " could be checked held.",
+        description="Check a bundle as far as the given keys go. The exit code is 0 only if all"
+        " that could be checked holds.",
         allow_abbrev=False,
     )
     add_bundle_arguments(parser)
     add_jobs(parser)
-    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
 

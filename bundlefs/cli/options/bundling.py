@@ -139,7 +139,7 @@ def add_arch_options(add: Callable[..., object], default: str) -> None:
 def add_work_options(parser: argparse.ArgumentParser) -> None:
     """Declare `WorkOptions`."""
     add = parser.add_argument_group("work").add_argument
-    add("--level", type=int, default=6, help="0 stored, 1 fastest to 9 smallest (default: 6)")
+    add("--level", type=int, default=6, help="0 (stored), 1 (fastest) to 9 (smallest) (default: 6)")
     add("--jobs", type=positive, default=default_jobs(), help="threads (default: %(default)s)")
 
 

@@ -24,6 +24,6 @@ def add_log_options(add: Callable[..., argparse.Action]) -> None:
         "--log-format",
         choices=("text", "json"),
         default="text",
-        help="json: an object a line (default: %(default)s)",
+        help="json writes an object per line (default: %(default)s)",
     )
     add("-v", "--verbose", action="store_true", help="log more")
