@@ -59,7 +59,7 @@ def in_background(work: Callable[[Callable[[], None]], int]) -> int:
     try:
         code = work(lambda: _let_go(writer, left_open))
     finally:
-        # The parent's own clean-up (buffers, atexit) is not this process's to do twice.
+        # The parent does its own clean-up (buffers, atexit): it must not be done twice.
         os._exit(code)
 
 
@@ -96,7 +96,7 @@ def _left_open() -> frozenset[int]:
     open_now = map(int, os.listdir("/proc/self/fd"))  # noqa: PTH208  # names alone
     found = set()
     for number in open_now:
-        # The one of the listing itself is gone.
+        # The file of the listing itself is closed by now.
         with suppress(OSError):
             if number not in _STANDARD and os.get_inheritable(number):
                 found.add(number)

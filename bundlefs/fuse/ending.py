@@ -40,9 +40,9 @@ from bundlefs.fuse.waiting import in_thread
 log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 1.0
-"""So long an end waits for what is written last, and again for answers; the rest comes later."""
+"""For so long an end waits for what is written last, and then for so long again for answers."""
 _FUSE_DEVICE = os.makedev(10, 229)
-"""The same on all Linux hosts, whatever its name [devices.txt]."""
+"""It is the same on all Linux hosts, whatever its name [devices.txt]."""
 
 
 class Ending:
@@ -73,7 +73,7 @@ class Ending:
     async def when_unmounted(self) -> None:
         """Wait until the mount is gone, and end what was there for it."""
         with select.epoll() as connection:
-            # Of nothing but its end, an error on the device [fs/fuse/dev.c: fuse_dev_poll].
+            # Its end alone is heard of: an error on the device [fs/fuse/dev.c: fuse_dev_poll].
             for number in _devices():
                 connection.register(number, 0)
             await trio.lowlevel.wait_readable(connection.fileno())
@@ -126,7 +126,7 @@ class Ending:
 def _devices() -> Iterator[int]:
     """Find the file of the kernel's requests, which pyfuse3 keeps to itself."""
     for number in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208  # names alone
-        # Another thread's may be closed by now.
+        # The file of another thread may be closed by now.
         with contextlib.suppress(OSError):
             if os.fstat(number).st_rdev == _FUSE_DEVICE:
                 yield number

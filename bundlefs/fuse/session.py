@@ -145,5 +145,5 @@ async def _greet(session: Session, ready: Callable[[], None], notifier: Notifier
     log.info("mounted on %s", session.mountpoint)
     ready()
     notifier.send(READY=1, MAINPID=os.getpid())
-    # Not before: there is nothing to ask.
+    # Before that there is nothing to ask.
     await feed_watchdog(session.mountpoint, notifier)

@@ -35,7 +35,7 @@ def _set(path: Path, value: int) -> bool:
 
 
 def _set_privately(knob: Path, value: int) -> None:
-    """Set it where the control file system is not mounted (containers), as seen by us alone.
+    """Set a knob where the control file system is not mounted (in containers), seen by us alone.
 
     The kernel lets 12 reads of the page cache wait at a time by default: a dozen readers far
     ahead of the frontier would hold up those of parts that are made.

@@ -76,7 +76,7 @@ async def in_thread(call: Callable[[], T], asker: int) -> T:
     def settle() -> None:
         try:
             future.set_result(call())
-        # Whatever it is, it is for who waits.
+        # Whoever waits gets it, whatever it is.
         except BaseException as error:  # noqa: BLE001
             future.set_exception(error)
 
