@@ -5,6 +5,7 @@ import json
 import mmap
 import os
 import random
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -146,12 +147,28 @@ def test_manifests_and_folders_have_none(mount: Mount) -> None:
             os.getxattr(path, DIGEST)
 
 
-@pytest.mark.parametrize("name", ["status.json", "metrics"])
-def test_what_is_made_at_each_lookup_has_none(mount: Mount, name: str) -> None:
-    path = mount.path / CONTROL / name
-    assert os.listxattr(path) == []
-    with fails_with(errno.ENODATA):
-        os.getxattr(path, DIGEST)
+@pytest.mark.parametrize("kind", ["image", "folder", "image of a folder"])
+def test_what_is_made_when_looked_up_has_none(kind: str, mount: Mount, tmp_path: Path) -> None:
+    """Who copies attributes asks for them: Python's copy2, `rsync -X`, `getfattr`."""
+    if kind == "image":
+        assert_made_files_have_none(mount.path, tmp_path)
+        return
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "one").symlink_to(mount.image)
+    with mounted(folder, tmp_path / "mnt", "--state", "none") as many:
+        shown = many.path if kind == "folder" else many.path / "one"
+        assert_made_files_have_none(shown, tmp_path)
+
+
+def assert_made_files_have_none(shown: Path, tmp_path: Path) -> None:
+    for name in ("status.json", "metrics"):
+        path = shown / CONTROL / name
+        assert os.listxattr(path) == []
+        with fails_with(errno.ENODATA):
+            os.getxattr(path, DIGEST)
+        shutil.copy2(path, tmp_path / name)
+        assert (tmp_path / name).stat().st_size
 
 
 def test_no_other_attribute(mount: Mount) -> None:
