@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -56,6 +57,23 @@ def start_abandonable(call: Callable[[], None], name: str) -> threading.Thread:
     thread = threading.Thread(target=call, name=name, daemon=True)
     thread.start()
     return thread
+
+
+def lasting(call: Callable[[], T]) -> T:
+    """Do `call` in a thread that ends with the program, wait for it, and return what it returns.
+
+    The kernel takes the end of the thread that started a process for the end of its parent
+    [prctl(2), PR_SET_PDEATHSIG]. The main thread lasts; of any other, nothing is known.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return call()
+    return _lasting(os.getpid()).submit(call).result()
+
+
+@cache
+def _lasting(_process: int) -> "Threads":
+    """Return the one thread of this process: a fork does not take it along."""
+    return Threads(1, "lasting")
 
 
 def settle(future: Future[Any], call: Callable[[], object]) -> None:

@@ -65,7 +65,7 @@ class Connection:
         return joined(pieces)
 
     def _read(self, offset: int, length: int) -> bytes:
-        self._socket.sendall(_REQUEST.pack(_REQUEST_MAGIC, 0, _READ, 0, offset, length))
+        self._send(_REQUEST.pack(_REQUEST_MAGIC, 0, _READ, 0, offset, length))
         magic, error, _ = _REPLY.unpack(self._receive(_REPLY.size))
         if magic != _REPLY_MAGIC:
             self.close()
@@ -74,16 +74,32 @@ class Connection:
             raise OSError(error, os.strerror(error))
         return self._receive(length)
 
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError as error:  # also of a socket that was closed then
+            raise self._ended() from error
+
     def _receive(self, length: int) -> bytes:
         data = bytearray(length)
         view = memoryview(data)
         while view:
-            count = self._socket.recv_into(view)
+            try:
+                count = self._socket.recv_into(view)
+            except ConnectionError as error:
+                raise self._ended() from error
             if not count:
-                self.close()
-                raise OSError(errno.EIO, "the NBD server has ended")
+                raise self._ended()
             view = view[count:]
         return bytes(data)
+
+    def _ended(self) -> OSError:
+        self.close()
+        return OSError(
+            errno.EIO,
+            "the NBD server, qemu-nbd, has ended before its time (killed, or short of memory?):"
+            " unmount, and mount it again",
+        )
 
     def close(self) -> None:
         """Tell the server, and close. Closing it again does nothing."""

@@ -18,11 +18,13 @@ import subprocess
 import tempfile
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Self
 
 from bundlefs.base.errors import FormError, ImageError
 from bundlefs.base.spans import Span
+from bundlefs.base.threads import lasting
 from bundlefs.image.forms import Form
 from bundlefs.image.nbd import Connection, Disk
 from bundlefs.image.raw import Image
@@ -231,7 +233,8 @@ class _Server:
             tempfile.TemporaryFile() as messages,
         ):
             path = Path(folder) / "nbd"
-            self._process = self._started(path, messages)
+            # The thread that opens an image of a folder ends when it is open.
+            self._process = lasting(partial(self._started, path, messages))
             try:
                 self._connect(path, messages)
             except BaseException:

@@ -157,6 +157,22 @@ def test_the_server_dies_under_a_mount(make: Callable[[str], Path], tmp_path: Pa
         assert mount.status()["phase"] == "failed"
 
 
+@pytest.mark.parametrize("form", ["qcow2", "vmdk", "vdi"])
+def test_an_image_of_a_folder_outlasts_its_opening(
+    form: str, make: Callable[[str], Path], raw: Path, user_keys: KeyPair, tmp_path: Path
+) -> None:
+    """A thread opens it and ends then; what it started goes on."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    make(form).rename(folder / "one")
+    options = (*OPTIONS, "--user-key", user_keys.private, "--state", "none")
+    with mounted(folder, tmp_path / "mnt", *options) as many:
+        shown = Mount(folder / "one", many.path / "one", many.pid)
+        assert not (shown.path / "nothing").exists()
+        assert shown.status()["phase"] == "idle"
+        assert_holds(shown, raw, user_keys)
+
+
 def test_bundle_takes_them_too(
     make: Callable[[str], Path], raw: Path, user_keys: KeyPair, tmp_path: Path
 ) -> None:
