@@ -92,7 +92,11 @@ class NoMoreWorkError(ClosedError, RuntimeError):
 
 
 class Threads:
-    """At most `most` threads; they start when they are first needed, and rest between calls."""
+    """At most `most` threads; they start when they are first needed, and rest between calls.
+
+    Attributes:
+        shutting: done as soon as no more work is taken, since they are closed or the program ends.
+    """
 
     def __init__(self, most: int, name: str) -> None:
         self._most = most
@@ -102,6 +106,7 @@ class Threads:
         self._resting = 0
         self._all: list[threading.Thread] = []
         self._closed = False
+        self.shutting: Future[None] = Future()
         _open.add(self)
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
@@ -138,12 +143,14 @@ class Threads:
     def shut(self) -> None:
         """Take no more calls, and cancel those that wait."""
         with self._changed:
-            self._closed = True
+            first, self._closed = not self._closed, True
             dropped = list(self._calls)
             self._calls.clear()
             self._changed.notify_all()
         for future, _ in dropped:
             future.cancel()
+        if first:
+            self.shutting.set_result(None)
 
     def ended(self) -> bool:
         """Tell whether no thread is left; those that are not closed count as ended."""

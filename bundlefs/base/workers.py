@@ -62,6 +62,11 @@ class Workers:
         self._turns = Turns(self._threads)
 
     @property
+    def shutting(self) -> Future[None]:
+        """Done as soon as no more work is taken, since they are closed or the program ends."""
+        return self._threads.shutting
+
+    @property
     def window(self) -> int:
         """How many results may be under way for each of those whose turn it is."""
         return max(1, self._most // max(1, self._turns.taken))
@@ -106,9 +111,11 @@ class Workers:
             refuse(result, error)
         else:
             try:
-                self._pool.submit(partial(settle, result, partial(work, first.result())))
+                job = self._pool.submit(partial(settle, result, partial(work, first.result())))
             except NoMoreWorkError as error:
                 refuse(result, error)
+            else:
+                job.add_done_callback(partial(_tell_if_dropped, result))
 
     def in_order(self, calls: Iterable[Callable[[], T]]) -> InOrder[T]:
         """Return the results of `calls` in their order, a window of them under way in the pool.
@@ -153,3 +160,9 @@ class Workers:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _tell_if_dropped(result: Future[T], job: Future[object]) -> None:
+    """Settle what a job was to settle, if it is never going to run: somebody may wait for it."""
+    if job.cancelled():
+        refuse(result, NoMoreWorkError("no more work is taken: the threads have been closed"))

@@ -40,8 +40,6 @@ from bundlefs.manifest.write import Metadata
 from bundlefs.state.index import number_width, part_name
 from bundlefs.state.memory import State
 
-_LOOK_SECONDS = 0.5
-
 
 class BundleWriter:
     """Takes the bytes of an image and writes the parts of its bundle. A context manager.
@@ -81,7 +79,9 @@ class BundleWriter:
         self._width = number_width(stored_stream_size(layout.size))
         self._workers = Workers(default_jobs() if jobs is None else jobs)
         ahead = 2 * self._workers.jobs + 4
-        self._source = _Pushed(layout.size, ahead, _Exit(self._workers.lane(1)))
+        self._source = _Pushed(layout.size, ahead)
+        # At the end of the program too: Python waits for the threads, and they for the caller.
+        self._workers.shutting.add_done_callback(lambda _: self._source.wake())
         self._written = 0
         self._closed = False
         self._complete = False
@@ -265,29 +265,12 @@ class _Out:
         self._lane.finish()
 
 
-class _Exit:
-    """Notices that the program ends. Python waits for all threads first, and they for the caller.
-
-    There is no other public sign of it this early than that no work is taken any more.
-    """
-
-    def __init__(self, lane: Lane) -> None:
-        self._lane = lane
-
-    def require_none(self) -> None:
-        try:
-            self._lane.do(lambda: None)
-        except RuntimeError:
-            raise ClosedError("the program ends, and the bundle was never closed") from None
-
-
 class _Pushed:
     """A tar stream that is pushed in from one side and read, each block once, from the other."""
 
-    def __init__(self, size: int, ahead: int, program: _Exit) -> None:
+    def __init__(self, size: int, ahead: int) -> None:
         self.size = size
         self._ahead = ahead
-        self._program = program
         self._changed = threading.Condition()
         self._blocks: dict[int, bytes] = {}
         self._next = 0
@@ -318,10 +301,7 @@ class _Pushed:
         """Give a block once it has come, and forget it."""
         block = span.start // BLOCK_SIZE
         with self._changed:
-            while not self._changed.wait_for(
-                lambda: block in self._blocks or self._woken, _LOOK_SECONDS
-            ):
-                self._program.require_none()
+            self._changed.wait_for(lambda: block in self._blocks or self._woken)
             if self._woken:
                 raise ClosedError("the bundle was given up")
             data = self._blocks.pop(block)

@@ -187,6 +187,42 @@ def test_everyone_has_a_block_under_way() -> None:
         gate.set()
 
 
+def hold(begun: threading.Event, gate: threading.Event) -> bool:
+    """Say that it has begun, and wait."""
+    begun.set()
+    return gate.wait(HANG)
+
+
+def test_closing_tells_who_waits_for_what_never_ran() -> None:
+    """Nobody else would: at the end of a program it stood still for ever."""
+    gate, begun = threading.Event(), threading.Event()
+    workers = Workers(1)
+    running = workers.submit(partial(hold, begun, gate))
+    assert begun.wait(HANG)
+    first: Future[int] = Future()
+    waiting = workers.after(first, str)
+    first.set_result(1)
+    with ThreadPoolExecutor(1) as pool:
+        closing = pool.submit(workers.close)
+        with pytest.raises(NoMoreWorkError):
+            waiting.result(HANG)
+        assert not running.done()
+        gate.set()
+        assert closing.result(HANG)
+
+
+def test_who_asks_is_told_as_soon_as_no_more_work_is_taken() -> None:
+    gate, begun = threading.Event(), threading.Event()
+    workers = Workers(1)
+    running = workers.lane(1).submit(partial(hold, begun, gate))
+    assert begun.wait(HANG)
+    assert not workers.shutting.done()
+    workers.shutting.add_done_callback(lambda _: gate.set())
+    assert workers.close()
+    assert running.result(HANG)
+    workers.close()
+
+
 def test_closing_drops_those_who_wait_for_a_turn() -> None:
     gate = threading.Event()
     called = threading.Event()
