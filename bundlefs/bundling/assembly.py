@@ -22,7 +22,7 @@ from typing import Self, TypeVar
 from bundlefs.base.threads import closed_in_time
 from bundlefs.base.workers import Workers
 from bundlefs.bundling.recipe import Recipe
-from bundlefs.bundling.store import BlockStore
+from bundlefs.bundling.store import Store
 from bundlefs.image.source import Source
 from bundlefs.state.memory import State
 
@@ -34,7 +34,7 @@ class Engine:
     """What makes and keeps the blocks."""
 
     workers: Workers
-    store: BlockStore
+    store: Store
 
 
 Make = Callable[[Source, Recipe, Engine, State], B]

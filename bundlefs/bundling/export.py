@@ -1,7 +1,8 @@
-"""A bundle as files in a sink, without FUSE: the parts in one pass, the manifests last.
+"""Writes a bundle to a sink, without FUSE: the parts in one pass, the manifests last.
 
-What an earlier, broken-off run has left under its final name is kept if it is what
-the index says: the state makes this resumable like a mount.
+A run that broke off is resumed like a mount, by its state: parts that it has left under their
+final names are kept if they are what the index says. Nobody may read the bundle before `run`
+does: blocks that are sealed before the tap is open are not seen again, and then it refuses.
 """
 
 import hashlib
@@ -16,23 +17,24 @@ from bundlefs.bundling.bundle import Bundle
 from bundlefs.bundling.files import Sealed
 from bundlefs.bundling.names import Entry, ManifestFile, Part
 from bundlefs.bundling.sinks import PartWriter, Sink, written
-from bundlefs.bundling.store import BlockStore
+from bundlefs.bundling.store import BlockStore, Store
 
 _PIECE = 1 << 20
 
 
-class Tap(BlockStore):
+class Tap:
     """A store that hands on each block that is sealed for the first time, in order, on a lane.
 
-    Those that come before `open` are not kept: whoever opens it has them, or is refused.
+    It keeps none of those, and a few of what was made again. Those that come before `open` are
+    gone: whoever opens it has them, or is refused.
     """
 
     def __init__(self, lane: Lane) -> None:
-        super().__init__(0)
+        self._again = BlockStore(0)
         self._lane = lane
         self._lock = threading.Lock()
         self._take: Callable[[memoryview], None] | None = None
-        self._dropped = 0
+        self._gone = 0
 
     def open(self, take: Callable[[memoryview], None], block: int = 0) -> None:
         """Hand blocks to `take` from now on, of which `block` is to be the first.
@@ -41,7 +43,7 @@ class Tap(BlockStore):
             InconsistentError: `block` has gone by already.
         """
         with self._lock:
-            if self._dropped > block:
+            if self._gone > block:
                 raise InconsistentError(
                     f"block {block} of the bundle was made before anybody took it: let nobody read"
                     " a bundle while its export begins"
@@ -53,9 +55,37 @@ class Tap(BlockStore):
         with self._lock:
             take = self._take
             if take is None:
-                self._dropped = block + 1
+                self._gone = block + 1
                 return
         self._lane.do(partial(take, data))
+
+    def put_again(self, block: int, data: memoryview) -> None:
+        """Keep a block that was made again."""
+        self._again.put_again(block, data)
+
+    def get_fast(self, block: int) -> memoryview | None:
+        """Return the block if it was made again a moment ago."""
+        return self._again.get_fast(block)
+
+    def get(self, block: int) -> memoryview | None:
+        """Return the block if it was made again a moment ago."""
+        return self._again.get(block)
+
+    def has(self, block: int) -> bool:
+        """Tell whether the block was made again a moment ago."""
+        return self._again.has(block)
+
+    def share(self, bundle: int) -> Store:  # noqa: ARG002  # as every `Store` has it
+        """Return the tap itself: it is for the one bundle that is exported."""
+        return self
+
+    def drop(self) -> None:
+        """Forget what is kept."""
+        self._again.drop()
+
+    def close(self) -> None:
+        """Forget what is kept."""
+        self._again.close()
 
     def finish(self) -> None:
         """Wait until all that was handed on is taken; raise the first error."""

@@ -58,7 +58,7 @@ class Files:
         return self._names.key(entry)
 
     def entry(self, key: int) -> Entry:
-        """Undo `key`."""
+        """Return the entry of a number."""
         return self._names.entry(key)
 
     def find(self, name: str) -> Entry:

@@ -1,7 +1,7 @@
-"""The files of a bundle by number: which names and keys they have. Knows no bytes.
+"""The files of a bundle by number: which names and keys they have. It knows no bytes.
 
-Manifests come first, then parts, whose names have as many digits as the largest number that
-the bundle may need.
+Manifests come first, then parts. The names of parts have as many digits as the largest number
+that the bundle may need.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from bundlefs.state.index import PART_SIZE, part_name
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part by number, from 0. It may turn out not to exist."""
+    """A part by its number, from 0. It may turn out not to exist."""
 
     number: int
 
@@ -41,13 +41,13 @@ class Names:
     width: int
 
     def name(self, entry: Entry) -> str:
-        """Give the file name of an entry."""
+        """Return the file name of an entry."""
         if isinstance(entry, ManifestFile):
             return self.recipe.recipients[entry.number].filename
         return part_name(self.recipe.prefix, entry.number, self.width)
 
     def parse(self, name: str) -> Entry | None:
-        """Undo `name`; None if no entry has this name."""
+        """Return the entry of a name; None if no entry has this name."""
         for manifest in self.manifests():
             if name == self.name(manifest):
                 return manifest
@@ -58,15 +58,15 @@ class Names:
         return None
 
     def manifests(self) -> tuple[ManifestFile, ...]:
-        """Give all manifests."""
+        """Return all manifests."""
         return tuple(ManifestFile(number) for number in range(len(self.recipe.recipients)))
 
     def key(self, entry: Entry) -> int:
-        """Give the number of an entry: manifests first, then parts."""
+        """Return the number of an entry: manifests come first, then parts."""
         first = 0 if isinstance(entry, ManifestFile) else len(self.recipe.recipients)
         return first + entry.number
 
     def entry(self, key: int) -> Entry:
-        """Undo `key`."""
+        """Return the entry of a number."""
         manifests = len(self.recipe.recipients)
         return ManifestFile(key) if key < manifests else Part(key - manifests)

@@ -1,4 +1,4 @@
-"""What is asked to be made of an image, and what the result depends on."""
+"""What a bundle is made of besides the image: its recipe, and all that its bytes depend on."""
 
 from dataclasses import asdict, dataclass
 
@@ -12,14 +12,14 @@ from bundlefs.manifest.write import Metadata
 from bundlefs.state.choice import Wanted
 
 FORMAT = 1
-"""To be raised when the same terms come to give other bytes."""
+"""This number must be raised when the same terms come to give other bytes."""
 EPHEMERAL = "made for the occasion"
 """What a state has for an ephemeral key of the user; states of today have these words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What is made of an image: names, keys and parameters.
+    """What is to be made of an image: names, keys and parameters.
 
     Raises:
         UsageError: the prefix cannot be.
@@ -39,7 +39,7 @@ class Recipe:
 
 
 def check_prefix(prefix: str) -> str:
-    """Give the prefix if the names of files and of the tar member can start with it.
+    """Return the prefix if the names of files and of the tar member can start with it.
 
     Raises:
         UsageError: they cannot.
@@ -57,7 +57,7 @@ def check_prefix(prefix: str) -> str:
 
 
 def wanted(image: Source, recipe: Recipe) -> Wanted:
-    """Say what a bundle is going to be made of, to be held against the state of an earlier one."""
+    """Return what a bundle is going to depend on, to be compared with an earlier state."""
     now = image.identity
     stat = {"image's size": now.size}
     if not now.is_block_device:

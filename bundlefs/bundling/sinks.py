@@ -1,9 +1,9 @@
 """Where the files of a bundle go when nobody mounts it.
 
 A `Sink` opens a file by name for writing. What is written has its final name only
-after `close`; `discard` leaves nothing behind. So a reader never finds half a part.
+after `close`, and `discard` leaves nothing behind, so a reader never finds half a part.
 
-Concurrency: `PartWriter` is written to from one thread, and may be given up from another.
+Concurrency: one thread writes to a `PartWriter`, and another one may give it up.
 """
 
 import os
@@ -43,7 +43,7 @@ class Sink(Protocol):
 
 @contextmanager
 def written(sink: Sink, filename: str) -> Iterator[SinkFile]:
-    """Give a file that has its name at the end of the `with`; nothing is left after an error."""
+    """Yield a file that has its name at the end of the `with`; nothing is left after an error."""
     file = sink.open(filename)
     try:
         yield file
@@ -54,7 +54,7 @@ def written(sink: Sink, filename: str) -> Iterator[SinkFile]:
 
 
 def _drop(file: SinkFile) -> None:
-    """Discard after an error: that is what the caller must hear of, whatever becomes of this."""
+    """Discard after an error, which the caller must hear of, whatever becomes of this."""
     with suppress(Exception):
         file.discard()
 

@@ -1,30 +1,29 @@
 """Where sealed blocks are kept, so that a second reader costs no second compression.
 
-Nothing here is needed for correctness: a block that is not kept is made again.
-Three places, asked in this order:
+Nothing here is needed for correctness: a block that is not kept is made again. There are three
+places, which are asked in this order:
 
+- *kept*: the first blocks that the frontier seals, up to a limit. It keeps the beginning and
+  evicts nothing: an upload after the index pass starts at part 0, and a sequential scan through
+  a least-recently-used cache would never hit.
 - *recent*: the blocks used last, least recently used out first. It always exists
   (`RECENT_SIZE`), since a block is read in several pieces and by several readers.
-- *kept*: the first blocks that the frontier seals, up to `--cache-size`. It keeps
-  the beginning and evicts nothing: an upload after the index pass starts at part 0,
-  and a sequential scan through a least-recently-used cache would never hit.
-- *spill*: all blocks, in a file with no name in `--cache-dir`. The kernel removes
-  it when the process ends, however it ends. A checksum guards what is read back.
+- *spill*: all blocks, in a file without a name. The kernel removes it when the process ends,
+  however it ends. A checksum guards what is read back.
 
-What is kept is ciphertext: no secret is written. The bundles of a mount share the
-limits and the file, each through a `BlockStore` of its own.
+What is kept is ciphertext, so no secret is written. The bundles of a mount share the limits and
+the file: each has a store of its own, which `share` makes.
 
-Concurrency: one lock around the memory, another around writes to the file, which
-is read with `pread`.
+Concurrency: any thread may use a store. One lock guards the memory, another one guards writes to
+the file, which is read with `pread`.
 """
 
-import copy
 import logging
 import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Self
+from typing import Protocol
 
 from bundlefs.base.errors import UsageError
 from bundlefs.base.files import open_unnamed, read_fully, write_all
@@ -77,7 +76,7 @@ class Spill:
         return key in self._places
 
     def get(self, key: Key) -> memoryview | None:
-        """Give the block if it was kept and reads back as it was written."""
+        """Return the block if it was kept and reads back as it was written."""
         place = self._places.get(key)
         if place is None:
             return None
@@ -109,18 +108,44 @@ def _open_unnamed(folder: Path) -> int:
         ) from error
 
 
-class BlockStore:
-    """Sealed blocks of one bundle, by number, in memory up to a limit and optionally on disk."""
+class Store(Protocol):
+    """Where the sealed blocks of one bundle go, by number. It may keep any of them, or none."""
 
-    def __init__(self, memory: int, spill: Spill | None = None) -> None:
-        self._bundle = 0
-        self._cache = _Cache(memory, spill)
+    def put_first(self, block: int, data: memoryview) -> None:
+        """Take a block that the frontier has just sealed; they come in order."""
 
-    def share(self, bundle: int) -> Self:
-        """Give the store of one more bundle: limits and places are those of this one."""
-        store = copy.copy(self)
-        store._bundle = bundle  # noqa: SLF001  # our own
-        return store
+    def put_again(self, block: int, data: memoryview) -> None:
+        """Take a block that was made again: it is likely to be read on."""
+
+    def get_fast(self, block: int) -> memoryview | None:
+        """Return the block if it is in memory; never wait for a disk."""
+
+    def get(self, block: int) -> memoryview | None:
+        """Return the block if it is kept anywhere."""
+
+    def has(self, block: int) -> bool:
+        """Tell whether the block is kept anywhere (it may be gone a moment later)."""
+
+    def share(self, bundle: int) -> "Store":
+        """Return the store of another bundle, by the number that it has in its mount."""
+
+    def drop(self) -> None:
+        """Forget this bundle's blocks: nobody reads it any more."""
+
+    def close(self) -> None:
+        """Forget everything, of all bundles."""
+
+
+class _Share:
+    """The blocks of one bundle, in a cache that the stores of other bundles share."""
+
+    def __init__(self, cache: "_Cache", bundle: int) -> None:
+        self._cache = cache
+        self._bundle = bundle
+
+    def share(self, bundle: int) -> Store:
+        """Return the store of one more bundle: limits and places are those of this one."""
+        return _Share(self._cache, bundle)
 
     def put_first(self, block: int, data: memoryview) -> None:
         """Keep a block that the frontier has just sealed."""
@@ -131,7 +156,7 @@ class BlockStore:
         self._cache.put_again((self._bundle, block), data)
 
     def get_fast(self, block: int) -> memoryview | None:
-        """Give the block if it is in memory; never waits for a disk."""
+        """Return the block if it is in memory; never wait for a disk."""
         return self._cache.get_fast((self._bundle, block))
 
     def has(self, block: int) -> bool:
@@ -139,7 +164,7 @@ class BlockStore:
         return (self._bundle, block) in self._cache
 
     def get(self, block: int) -> memoryview | None:
-        """Give the block if it is kept anywhere."""
+        """Return the block if it is kept anywhere."""
         return self._cache.get((self._bundle, block))
 
     def drop(self) -> None:
@@ -151,8 +176,15 @@ class BlockStore:
         self._cache.close()
 
 
+class BlockStore(_Share):
+    """Sealed blocks in memory up to a limit, and on disk if there is a `Spill`."""
+
+    def __init__(self, memory: int, spill: Spill | None = None) -> None:
+        super().__init__(_Cache(memory, spill), 0)
+
+
 class _Cache:
-    """What the stores of all bundles share."""
+    """The memory and the file that the stores of all bundles share."""
 
     def __init__(self, memory: int, spill: Spill | None) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""The sealed stream behind the frontier: from the store, or made again.
+"""The sealed stream behind the frontier: its blocks come from the store, or are made again.
 
     image - tar layout - blocks of 1 MiB - deflate each apart - CBC, carried chain - sealed
 
@@ -6,12 +6,12 @@
 the image and the index. No thread waits for a reader's bytes: a lane of each stream reads the
 store's disk and the image, the pool makes the blocks, and the reader has a future.
 
-Nothing made again is handed out unless it is what was sealed first: the CRC-32
-of its source must agree with the index, and the CBC state behind it, which
-depends on every byte of the block, must be the one at the next boundary.
+A block that was made again is handed out only if it is what was sealed first: the CRC-32 of its
+plain bytes must agree with the index, and the CBC state behind it, which depends on every byte of
+the block, must be the one at the next boundary.
 
-Concurrency: any number of readers; `_lock` guards which blocks are being made, so
-that none is made twice at a time, however many wait for it.
+Concurrency: any number of threads may read. `_lock` guards which blocks are being made, so that
+none is made twice at a time, however many wait for it.
 """
 
 import sys
@@ -25,16 +25,16 @@ from bundlefs.base.spans import Span, ceil_div, joined_views
 from bundlefs.base.workers import Workers
 from bundlefs.bundling.maker import require_same
 from bundlefs.bundling.plan import Plan
-from bundlefs.bundling.store import BlockStore
+from bundlefs.bundling.store import Store
 from bundlefs.codec import cbc
 from bundlefs.codec.deflate import gzip_trailer
 from bundlefs.state.index import PART_SIZE
 
 
 class SealedStream:
-    """Any bytes behind the frontier, from any thread."""
+    """The sealed stream as far as it has been made. Any thread may read any bytes of it."""
 
-    def __init__(self, plan: Plan, workers: Workers, store: BlockStore) -> None:
+    def __init__(self, plan: Plan, workers: Workers, store: Store) -> None:
         self._key = plan.secret.key
         self._index = plan.index
         self._maker = plan.maker
@@ -55,7 +55,7 @@ class SealedStream:
         return bool(self._making)
 
     def read_fast(self, span: Span) -> memoryview | None:
-        """Give the bytes of `span` if all of it is in memory; never waits."""
+        """Return the bytes of `span` if all of it is in memory; never wait."""
         pieces = []
         for block in self._blocks(span):
             data = self._store.get_fast(block)
@@ -65,7 +65,7 @@ class SealedStream:
         return joined_views(pieces)
 
     def read(self, span: Span) -> memoryview:
-        """Give the bytes of `span`, which must be non-empty and lie behind the frontier. Waits.
+        """Return the bytes of `span`, which must be non-empty and lie behind the frontier; wait.
 
         Raises:
             ClosedError: the stream was closed before a block of it was made.

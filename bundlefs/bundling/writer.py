@@ -1,4 +1,4 @@
-"""A bundle that is written to, without FUSE: image in, files out, one pass, constant memory.
+"""Writes a bundle without FUSE: an image goes in, files come out, in one pass and constant memory.
 
     with BundleWriter("image", size, DirectorySink("bundle")) as writer:
         shutil.copyfileobj(image, writer)
@@ -7,8 +7,9 @@
 It is the same engine as the mount's: what is written in becomes the source of a
 frontier, and what the frontier seals is cut into parts and written out.
 
-Concurrency: the caller writes from one thread. It is held up when the pool is
-more than a few blocks behind; the pool waits for it when it is ahead.
+Concurrency: the caller writes from one thread. That waits when the pool is more than a few blocks
+behind, and the pool waits for it when it is ahead. It may never come: when the program ends,
+`Workers.shutting` wakes those who wait.
 """
 
 import threading
@@ -99,7 +100,7 @@ class BundleWriter:
         return part_name(self._basename, number, self._width)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Write the next bytes of the image, any number of them; give how many.
+        """Write the next bytes of the image, any number of them; return how many.
 
         Raises:
             BundlefsError: more than `size` bytes, or the writer is closed.
@@ -191,7 +192,7 @@ class BundleWriter:
         region: str | None = None,
         ec2_key: PublicKey | None = None,
     ) -> str:
-        """Write a manifest and give its file name; as often as there are regions.
+        """Write a manifest and return its file name; once for each region.
 
         Args:
             metadata: account, architecture and the like.
@@ -212,7 +213,7 @@ class BundleWriter:
     def write_manifest_for(
         self, metadata: Metadata, to: Recipient, sink: Sink | None = None
     ) -> str:
-        """Write the manifest of a recipient and give its file name; else as `write_manifest`."""
+        """Write the manifest of a recipient and return its file name; else as `write_manifest`."""
         totals = self._state.index.totals
         if not self._complete or totals is None:
             raise BundlefsError(
@@ -237,7 +238,7 @@ def _require_usable(size: int, jobs: int | None) -> None:
 
 
 def _around(layout: tar.TarLayout) -> tuple[bytes, bytes]:
-    """Give what comes before and after the image in its tar stream."""
+    """Return what comes before and after the image in its tar stream."""
     before, after = bytearray(), bytearray()
     target = before
     for piece in layout.pieces(Span(0, layout.size)):
@@ -249,7 +250,7 @@ def _around(layout: tar.TarLayout) -> tuple[bytes, bytes]:
 
 
 class _Out:
-    """What the frontier seals goes to the parts, on a lane, so that a slow disk overlaps."""
+    """Takes what the frontier seals to the parts, on a lane, so that a slow disk overlaps."""
 
     def __init__(self, parts: PartWriter, lane: Lane) -> None:
         self._parts = parts
@@ -298,7 +299,7 @@ class _Pushed:
         self._filling.clear()
 
     def read(self, span: Span) -> bytes:
-        """Give a block once it has come, and forget it."""
+        """Return a block once it has come, and forget it."""
         block = span.start // BLOCK_SIZE
         with self._changed:
             self._changed.wait_for(lambda: block in self._blocks or self._woken)

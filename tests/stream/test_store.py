@@ -15,7 +15,7 @@ import pytest
 
 from bundlefs.base.errors import UsageError
 from bundlefs.bundling import store
-from bundlefs.bundling.store import BlockStore, Spill
+from bundlefs.bundling.store import BlockStore, Spill, Store
 from tests.stream.engine import in_threads
 from tests.support.tools import run
 
@@ -86,7 +86,7 @@ def test_a_block_that_has_no_room_leaves_it_to_smaller_ones() -> None:
     assert [kept.has(block) for block in range(4)] == [True, False, True, False]
 
 
-def flood(kept: BlockStore) -> None:
+def flood(kept: Store) -> None:
     """Push everything out of the recent blocks."""
     for block in range(10_000, 10_000 + store.RECENT_SIZE // MIB):
         kept.put_again(block, content(block, MIB))
