@@ -20,6 +20,7 @@ Concurrency: all of this runs in the event loop's thread, and gives threads what
 """
 
 import contextlib
+import fcntl
 import logging
 import os
 import select
@@ -121,6 +122,25 @@ class Ending:
                 self._mountpoint,
                 reason,
             )
+
+
+@contextlib.contextmanager
+def device_released_first() -> Iterator[None]:
+    """Hold the device under the highest number, so that a kill releases it before all else.
+
+    With auto_unmount, fusermount3 waits for the end of a socket of libfuse's, and unmounts if
+    the mount answers that it is dead. The kernel releases what a killed process had open from the
+    highest number down, and that socket has a higher one than the device: in between, the answer
+    is ECONNABORTED, and the mount stayed [util/fusermount.c: should_auto_unmount].
+    """
+    devices = list(_devices())
+    above = 1 + max(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208  # names alone
+    held = [fcntl.fcntl(device, fcntl.F_DUPFD_CLOEXEC, above) for device in devices]
+    try:
+        yield
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
 
 
 def _devices() -> Iterator[int]:

@@ -22,7 +22,7 @@ import trio
 from bundlefs.base import signals
 from bundlefs.base.errors import MountError
 from bundlefs.base.signals import Held
-from bundlefs.fuse.ending import Ending
+from bundlefs.fuse.ending import Ending, device_released_first
 from bundlefs.fuse.operations import Operations
 from bundlefs.fuse.overheard import overheard
 from bundlefs.fuse.service import Notifier, feed_watchdog, report_on_signal, tell_status
@@ -94,10 +94,11 @@ def _fuse(operations: pyfuse3.Operations, session: Session) -> Iterator[None]:
         raise MountError(
             f"FUSE refused to mount on {session.mountpoint} (options: {given}); see the line before"
         ) from error
-    try:
-        yield
-    finally:
-        pyfuse3.close(unmount=True)
+    with device_released_first():
+        try:
+            yield
+        finally:
+            pyfuse3.close(unmount=True)
 
 
 async def _run(

@@ -125,6 +125,21 @@ def test_auto_unmount_leaves_no_dead_mount(tmp_path: Path) -> None:
         assert len(again.parts()) == 2
 
 
+def test_a_kill_releases_the_device_before_what_auto_unmount_waits_for(tmp_path: Path) -> None:
+    """Else fusermount3 looks an instant too soon, and leaves a dead mount.
+
+    The kernel releases files from the highest number down. What fusermount3 waits for is the
+    first socket that the process has: libfuse makes it before there is an event loop.
+    """
+    image, mountpoint = disk(tmp_path)
+    with mounted(image, mountpoint, "-o", "auto_unmount") as mount:
+        folder = Path(f"/proc/{mount.pid}/fd")
+        files = {int(file.name): str(file.readlink()) for file in folder.iterdir()}
+    sockets = {name: number for number, name in sorted(files.items()) if "socket:" in name}
+    first = sockets[min(sockets, key=lambda name: int(name.strip("socket:[]")))]
+    assert max(number for number, name in files.items() if name == "/dev/fuse") > first
+
+
 @prints("bundlefs: FUSE is not there")
 def no_device(folder: Path) -> str:
     image, mountpoint = disk(folder)
