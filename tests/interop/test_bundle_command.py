@@ -425,6 +425,33 @@ def test_no_manifest_lies_over_parts_that_are_not_its_own(
     assert (dest / "image.part.03").exists()
 
 
+@pytest.mark.parametrize("source", ["file", "pipe"])
+def test_a_manifest_of_a_region_that_is_not_asked_for_again(
+    source: str, image: Path, user_keys: KeyPair, tmp_path: Path
+) -> None:
+    """It stays as long as the parts are its own, and goes with them; others' are left alone."""
+    dest = tmp_path / "dest"
+    done("bundle", *FAST, "--region", "cn-north-1", image, dest)
+    china = dest / "image.cn-north-1.manifest.xml"
+    known = china.read_bytes()
+    done("bundle", *FAST, image, dest)
+    assert china.read_bytes() == known, "the same bundle goes on"
+    others = (dest / "image.two.manifest.xml", dest / "image.cn-north-2.manifest.xml")
+    others[0].write_bytes(known.replace(b">image.part", b">image.two.part"))
+    others[1].write_bytes(b"nothing")
+    key = ("--user-key", user_keys.private)
+    if source == "file":
+        said = done("bundle", *FAST, *key, image, dest).err
+    else:
+        size = ("--size", str(image.stat().st_size))
+        code, said = piped("bundle", *FAST, *key, *size, "-", dest, data=image)
+        assert code == 0
+    assert not china.exists()
+    assert f"{china} is removed: its parts are replaced" in said
+    assert all(path.exists() for path in others)
+    undone(dest, user_keys, image)
+
+
 def test_a_command_that_is_refused_touches_nothing(image: Path, tmp_path: Path) -> None:
     dest = tmp_path / "dest"
     done("bundle", *FAST, image, dest)

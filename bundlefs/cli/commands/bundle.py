@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +19,7 @@ from bundlefs.base.workers import Workers
 from bundlefs.bundling import frontier
 from bundlefs.bundling.assembly import Assembly, Engine
 from bundlefs.bundling.bundle import Bundle
+from bundlefs.bundling.earlier import remove_manifests
 from bundlefs.bundling.export import Export, Tap
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.sinks import DirectorySink
@@ -181,7 +182,7 @@ def _from_file(options: _Options, recipe: Recipe, descriptor: int | None = None)
         closing(assembly.bundle(Bundle, opens, prepare)) as bundle,
         bundle_watched(bundle),
     ):
-        _remove_manifests(options.dest, recipe)
+        _remove_manifests(options.dest, recipe, bundle.sealed_before().digests)
         Export(bundle, tap, DirectorySink(options.dest), options.dest).run()
     _tell(notes)
 
@@ -200,7 +201,7 @@ def _from_pipe(options: _Options, size: int, recipe: Recipe, pipe: BinaryIO) -> 
     ) as writer:
         data = pipe.read(_PIECE)
         require_raw_pipe(making.image, data)
-        _remove_manifests(options.dest, recipe)
+        _remove_manifests(options.dest, recipe, ())
         while data:
             writer.write(data)
             data = pipe.read(_PIECE)
@@ -215,10 +216,9 @@ def _tell(notes: list[str]) -> None:
         log.info(text)
 
 
-def _remove_manifests(folder: Path, recipe: Recipe) -> None:
-    """Remove those of an earlier bundle: where there is a manifest, its parts are whole."""
-    for to in recipe.recipients:
-        (folder / to.filename).unlink(missing_ok=True)
+def _remove_manifests(folder: Path, recipe: Recipe, digests: Sequence[str]) -> None:
+    names = [to.filename for to in recipe.recipients]
+    remove_manifests(folder, recipe.prefix, names, digests)
 
 
 @contextmanager
