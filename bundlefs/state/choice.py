@@ -21,6 +21,9 @@ from bundlefs.state.kept import Kept
 
 log = logging.getLogger(__name__)
 
+_NOT_GIVEN = ("None", "()")
+"""What a parameter that was left out is written as."""
+
 _AHEAD = SECOND
 _AHEAD_OF_UNKNOWN = 60 * SECOND
 _IMAGE = "image's "
@@ -151,13 +154,22 @@ def _resumed(
 
 
 def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """Return what is different, in words: `level was 6, is 9`."""
+    """Return what is different, in words: `level was 6, is 9`.
+
+    A term that says that something was not given is as none at all: a state of before there was
+    that term has none, and is still the state of the same bundle.
+    """
     names = [*old, *(name for name in new if name not in old)]
     return [
         f"{name} was {old.get(name, 'not known')}, is {new.get(name, 'not known')}"
         for name in names
-        if old.get(name) != new.get(name)
+        if _given(old, name) != _given(new, name)
     ]
+
+
+def _given(terms: Mapping[str, str], name: str) -> str | None:
+    value = terms.get(name)
+    return None if value in _NOT_GIVEN else value
 
 
 def _other_keys(old: StateContents, wanted: Wanted) -> list[str]:
