@@ -120,7 +120,7 @@ class StateContents:
             extents=tuple(map(Span, spans[::2], spans[1::2])) if header["sparse"] else None,
             index=IndexDump(offsets, crcs, states, tuple(header["part_digests"]), totals),
             manifests=header["manifests"],
-            # Files of earlier releases lack these, which needs no other version: each has a default.
+            # Files of earlier releases lack these. Each has a default, so VERSION is the same.
             shown_ns=header.get("shown_ns", 0),
             taken_ns=header.get("taken_ns", 0),
             untouched=header.get("untouched", False),
