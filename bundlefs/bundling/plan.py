@@ -1,4 +1,4 @@
-"""What the frontier and the readers behind it share, of one bundle."""
+"""A `Plan`: secret, index and maker of one bundle, which the frontier and its readers share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -7,7 +7,8 @@ of its socket is removed at once.
 
 An image may come from anybody, and these formats can name other files to read from. An image that
 names one is refused: the file's bytes would go into the bundle, and a change of them would not be
-seen. Where an image is cut short qemu reads zeros, so its own check of the image comes first.
+seen. A format that is new here gets a branch of its own in `_require_self_contained`. Where an
+image is cut short qemu reads zeros, so its own check of the image comes first.
 """
 
 import json
