@@ -1,5 +1,6 @@
 """What was given in place of a manifest, as its first bytes tell; names tell of parts alone."""
 
+import shlex
 from pathlib import Path
 
 from bundlefs.image import foreign, forms
@@ -32,8 +33,9 @@ def no_manifest(path: Path) -> str | None:
     if head.lstrip().startswith(_XML):
         return None
     if disk := _image(head):
+        typed = shlex.quote(str(path))
         return (
-            f"{path} is {disk}, no manifest: `bundlefs mount {path} MOUNTPOINT` shows it as a"
+            f"{path} is {disk}, no manifest: `bundlefs mount {typed} MOUNTPOINT` shows it as a"
             " bundle; what is wanted here is a bundle's NAME.manifest.xml"
         )
     if other := _other(path, head):

@@ -5,6 +5,7 @@ and looks only at what kind of file a path leads to and at the kernel's table of
 """
 
 import os
+import shlex
 import stat
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -76,7 +77,7 @@ def refuse_folder_first(command: str, what: str, first: Path, second: Path) -> N
     if _kind(first) == "a folder" and kind in ("a file", "a block device"):
         raise UsageError(
             f"{first} is a folder and {second} is {kind}: the {what} comes first,"
-            f" bundlefs {command} {second} {first}"
+            f" bundlefs {command} {_typed(second)} {_typed(first)}"
         )
 
 
@@ -89,7 +90,9 @@ def refuse_source(command: str, path: Path) -> None:
     kind, where = _kind(path), os.path.realpath(path)
     if kind is None or find_mount(Path(where)):
         return
-    mounted = [f"bundlefs {command} {point}" for point, source in sources() if source == where]
+    mounted = [
+        f"bundlefs {command} {_typed(point)}" for point, source in sources() if source == where
+    ]
     if mounted:
         raise UsageError(f"{path} is what is mounted, not where: {' or '.join(mounted)}")
     if kind != "a folder":
@@ -97,6 +100,11 @@ def refuse_source(command: str, path: Path) -> None:
             f"{path} is {kind} and no mountpoint, and is not mounted: name the folder that it was"
             " mounted on"
         )
+
+
+def _typed(path: object) -> str:
+    """Return a path as it is to be typed in a shell."""
+    return shlex.quote(str(path))
 
 
 def _kind(path: Path) -> str | None:
@@ -110,6 +118,6 @@ def ask_for_mountpoint(command: str) -> int:
     """List the mounts that exist, since none was named, and return the code for wrong usage."""
     tell(f"usage: bundlefs {command} [OPTIONS] MOUNTPOINT")
     for point, source in sources():
-        tell(f"    bundlefs {command} {point}    # {source}")
+        tell(f"    bundlefs {command} {_typed(point)}    # {source}")
     tell(f"bundlefs {command}: error: the following arguments are required: MOUNTPOINT")
     return UsageError.exit_code

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import select
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -60,7 +61,7 @@ def _remedy(path: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "make it with mkdir"
     if find_mount(path.absolute()):
-        return f"a dead mount? try: bundlefs umount {path}"
+        return f"a dead mount? try: bundlefs umount {shlex.quote(str(path))}"
     return "choose an empty folder that you may read and write"
 
 
@@ -120,7 +121,7 @@ def read_status(path: Path) -> dict[str, Any]:
     except OSError as error:
         hint = f"`findmnt -t {FS_TYPE}` lists the mounts"
         if find_mount(path.absolute()) == FS_TYPE:
-            hint = f"its process is gone; run: bundlefs umount {path}"
+            hint = f"its process is gone; run: bundlefs umount {shlex.quote(str(path))}"
         raise MountError(f"no bundlefs answers at {path} ({error.strerror}); {hint}") from error
     status: dict[str, Any] = json.loads(text)
     return status

@@ -54,6 +54,15 @@ def of(head: bytes) -> Form:
     return Form.RAW
 
 
+def may_begin(form: Form, head: bytes) -> bool:
+    """Return whether what begins with `head` is of a form, or may be if more of it follows."""
+    return any(
+        head.startswith(signature, offset) or signature.startswith(head)
+        for each, offset, signature in _SIGNATURES
+        if each is form
+    )
+
+
 def command(form: Form, path: str) -> str:
     """Return the command that makes a raw image of a file or device in this form."""
     return _COMMANDS.get(form, "qemu-img convert -O raw {} disk.raw").format(path)

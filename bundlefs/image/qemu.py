@@ -41,6 +41,8 @@ _SOUND = (0, 3)
 """Exit codes of `qemu-img check`: all is well, or some space is not used [qemu-img(1)]."""
 
 _QCOW2 = struct.Struct(">4sIQ8xQI")
+_QCOW2_HEADER = 72
+_QCOW2_VERSIONS = (2, 3)
 _QCOW2_FEATURES = struct.Struct(">Q")
 _EXTERNAL_DATA = 1 << 2
 _VDI = struct.Struct("<I28xI8xI")
@@ -84,8 +86,18 @@ def _require_self_contained(file: Image, form: Form) -> None:
 
 def _require_whole_qcow2(file: Image) -> None:
     """Refuse backing files, external data files and encryption [docs/interop/qcow2.txt]."""
+    if file.size < _QCOW2_HEADER:
+        raise ImageError(
+            f"image {file.path} (qcow2) is cut short: it has {file.size} bytes, and a header alone"
+            f" has {_QCOW2_HEADER}; get it anew"
+        )
     head = _head(file, 104)
     _, version, backing, _, encryption = _QCOW2.unpack_from(head)
+    if version not in _QCOW2_VERSIONS:
+        raise ImageError(
+            f"image {file.path} says that it is qcow2 of version {version}, and there are 2 and 3:"
+            " make one of these with the tool that wrote it, or get it anew if it is damaged"
+        )
     features = _QCOW2_FEATURES.unpack_from(head, 72)[0] if version > 2 else 0  # noqa: PLR2004  # from 3 on
     if backing:
         raise _not_alone(file, Form.QCOW2, "has a backing file")

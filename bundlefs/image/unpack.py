@@ -11,6 +11,7 @@ import bz2
 import logging
 import lzma
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from isal import igzip_lib
 
 from bundlefs.base.errors import FormError
 from bundlefs.codec.members import PIECE, Decoder, gzip_decoder, inflated
-from bundlefs.image import limits, trailing
+from bundlefs.image import forms, limits, trailing
 from bundlefs.image.forms import Form
 from bundlefs.image.raw import Image
 
@@ -135,7 +136,10 @@ class _Packed:
 
     def _ends(self) -> bool:
         """Return whether what stands here is no member, and means nothing to this format."""
-        if not self._position or self._packing.ignoring is None:
+        if not self._position:
+            return False
+        if self._packing.ignoring is None:
+            self._require_member()
             return False
         if re.match(self._packing.magic, self._peek(self._position, _MAGIC_SIZE)):
             return False
@@ -151,6 +155,17 @@ class _Packed:
             self._packing.ignoring,
         )
         return True
+
+    def _require_member(self) -> None:
+        """Refuse what stands behind a member and is none, where the format's tools refuse it."""
+        if forms.may_begin(self._form, self._peek(self._position, forms.HEAD_SIZE)):
+            return
+        path, form, end = self._file.path, self._form.value, self._position
+        raise FormError(
+            f"image {path} ({form}): it is followed by {self._file.size - end} bytes that are none"
+            f" of it, from byte {end} on: if they belong there, as a signature does, leave them"
+            f" out: head -c {end} {shlex.quote(str(path))} >disk.{form}; else get it anew"
+        )
 
     def take(self) -> bytes:
         """Return the next input."""

@@ -1,5 +1,6 @@
 """Command lines that cannot be meant as they stand: each gets an answer that helps, and code 2."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -141,6 +142,20 @@ def test_swapped(command: str, what: str, image: Path, folder: Path) -> None:
 def test_swapped_without_a_command(image: Path, folder: Path) -> None:
     assert "the image comes first" in refused(folder, image, code=2)
     assert "the manifest comes first" in refused(folder, image, "-o", "open", code=2)
+
+
+def test_what_is_to_be_typed_is_quoted_for_the_shell(image: Path, tmp_path: Path) -> None:
+    disk, folder = tmp_path / "my disk$(x)", tmp_path / "a folder;"
+    disk.write_bytes(image.read_bytes())
+    folder.mkdir()
+    typed, where = shlex.quote(str(disk)), shlex.quote(str(folder))
+    assert refused("mount", folder, disk, code=2).endswith(f"bundlefs mount {typed} {where}")
+    with mounted(disk, folder):
+        assert refused("status", disk, code=2).endswith(f": bundlefs status {where}")
+        assert f"    bundlefs umount {where}    # " in attempt("umount").err
+    make = tmp_path / "my ext4"
+    ext4(make)
+    assert f"`bundlefs mount {shlex.quote(str(make))} MOUNTPOINT`" in refused("verify", make)
 
 
 # What is given in a manifest's place

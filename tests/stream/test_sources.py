@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import struct
@@ -254,6 +255,29 @@ def test_something_else_behind_it(form: str, garbage: bytes, make: Callable[[str
     with path.open("ab") as stream:
         stream.write(garbage)
     assert re.search(rf"\({form}\): (it is |3 zero bytes)", refused(path))
+
+
+@pytest.mark.parametrize("form", ["xz", "zstd"])
+@pytest.mark.parametrize("garbage", [b"x", b"\0" * 512, b"FWx0\1\2", b"\xff" * (2 * MIB)])
+def test_how_to_leave_out_what_is_behind_it(
+    form: str, garbage: bytes, make: Callable[[str], Path], tmp_path: Path, content: bytes
+) -> None:
+    if form == "xz" and not garbage.strip(b"\0"):
+        garbage += b"x"
+    path = make(form).rename(tmp_path / "my image")
+    size = path.stat().st_size
+    with path.open("ab") as stream:
+        stream.write(garbage)
+    said = refused(path)
+    # Padding of xz streams belongs to them.
+    end = size + len(garbage) - len(garbage.lstrip(b"\0")) if form == "xz" else size
+    rest = size + len(garbage) - end
+    assert f"it is followed by {rest} bytes that are none of it, from byte {end} on" in said
+    assert "damaged" not in said
+    command = said.partition("leave them out: ")[2].partition(";")[0]
+    run(["sh", "-c", f"cd {shlex.quote(str(tmp_path))} && {command}"])
+    with closing(open_source(tmp_path / f"disk.{form}")) as source:
+        assert whole(source) == content
 
 
 @pytest.mark.parametrize("form", ["gzip", "gzip-members", "bzip2", "bzip2-members"])
@@ -652,6 +676,21 @@ def test_a_vmdk_that_holds_nothing_but_a_description(raw: Path, tmp_path: Path) 
         stream.seek(12)
         stream.write(bytes(8))
     assert "only describes a disk that is in other files" in refused(path)
+
+
+@pytest.mark.parametrize("version", [0, 4, 0xFFFFFFFF])
+def test_a_qcow2_of_a_version_that_there_is_not(version: int, make: Callable[[str], Path]) -> None:
+    path = make("qcow2")
+    with path.open("r+b") as stream:
+        stream.seek(4)
+        stream.write(struct.pack(">I", version))
+    assert f"says that it is qcow2 of version {version}, and there are 2 and 3: " in refused(path)
+
+
+def test_a_qcow2_without_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(b"QFI\xfb")
+    assert "is cut short: it has 4 bytes, and a header alone has 72; get it" in refused(path)
 
 
 def test_an_encrypted_qcow2(make: Callable[[str], Path]) -> None:
