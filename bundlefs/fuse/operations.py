@@ -79,6 +79,7 @@ class Operations(pyfuse3.Operations):
         self._about = about
         self._attributes = Attributes(umask, images.begun_ns)
         self._snapshots = Snapshots(self._content)
+        self._opened_snapshots: dict[int, bytes] = {}
         self._untold: set[Inode] = set()
         self._hanging: dict[int, Future[None]] = {}
         self._listings: dict[int, _Listing] = {}
@@ -146,7 +147,10 @@ class Operations(pyfuse3.Operations):
             return self._told(parent.entry(view.key(entry)), view.known_size(entry))
 
     def _told(self, inode: Inode, size: int | None) -> pyfuse3.EntryAttributes:
-        (self._untold.add if size is None else self._untold.discard)(inode)
+        # It stays untold though another answer tells it: the kernel takes that up when the one who
+        # asked runs on, which may be after somebody else has opened the file and gone by 0.
+        if size is None:
+            self._untold.add(inode)
         return self._attributes.entry(inode, size)
 
     @handler
@@ -231,8 +235,11 @@ class Operations(pyfuse3.Operations):
         asked = Inode.of(inode)
         if self._snapshots.find(asked):
             await self._look(asked.view)
-            self._snapshots.open(asked)
-            return pyfuse3.FileInfo(fh=self._reader(asked, ctx))
+            opened = self._snapshots.open(asked)
+            handle = self._reader(asked, ctx)
+            self._opened_snapshots[handle] = opened.content
+            # What one opening has for itself must not go through the cache that all share.
+            return pyfuse3.FileInfo(fh=handle, direct_io=not opened.shared)
         async with self._opened(asked.view, ctx.pid):
             view, _ = self._entry(asked)
             # The kernel gives what it remembers of a file without asking again.
@@ -264,8 +271,8 @@ class Operations(pyfuse3.Operations):
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
         """Return exactly what was asked for, short only at the end of the file."""
         inode, asker = self._readers[fh]
-        if snapshot := self._snapshots.find(inode):
-            return snapshot.content[off : off + size]
+        if (content := self._opened_snapshots.get(fh)) is not None:
+            return content[off : off + size]
         view, entry = self._entry(inode)
         return await bytes_of(view, entry, off, size, asker)
 
@@ -273,9 +280,7 @@ class Operations(pyfuse3.Operations):
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         """Note that there is one reader less."""
         inode, _ = self._readers.pop(fh)
-        if self._snapshots.find(inode):
-            self._snapshots.release(inode)
-        else:
+        if self._opened_snapshots.pop(fh, None) is None:
             self._images.release(inode.view)
 
     # The files in .bundlefs

@@ -17,7 +17,7 @@ from typing import Any
 from bundlefs.fuse import metrics
 from bundlefs.fuse.inodes import FIRST_SNAPSHOT, Inode
 
-RENEWED_SECONDS = 1.0
+RENEWED_SECONDS = 5.0
 """An inode that is opened later than this was not just looked up: it is bind-mounted, say."""
 
 
@@ -35,7 +35,14 @@ class Snapshot:
     file: Inode
     content: bytes
     made: float
-    openings: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What one opening reads to its end; `shared` if all others of the inode read the same."""
+
+    content: bytes
+    shared: bool
 
 
 class Snapshots:
@@ -57,20 +64,15 @@ class Snapshots:
         """Return what an inode is, or None if it is not a snapshot."""
         return self._by_inode.get(inode)
 
-    def open(self, inode: Inode) -> None:
-        """Note that somebody reads a snapshot, and renew it if it is old."""
+    def open(self, inode: Inode) -> Opened:
+        """Return what somebody reads who opens an inode now."""
         snapshot = self._by_inode[inode]
-        if not snapshot.openings and time.monotonic() - snapshot.made > RENEWED_SECONDS:
-            # The kernel relies on the size that it was told, and blanks do no harm in these files.
-            now = self._make(snapshot.file)
-            snapshot.content = now + b"\n" * (len(snapshot.content) - len(now))
-            snapshot.made = time.monotonic()
-        snapshot.openings += 1
-
-    def release(self, inode: Inode) -> None:
-        """Note that one reader less has a snapshot open."""
-        if snapshot := self._by_inode.get(inode):
-            snapshot.openings -= 1
+        if time.monotonic() - snapshot.made <= RENEWED_SECONDS:
+            return Opened(snapshot.content, shared=True)
+        # The kernel relies on the size that it was told, and blanks do no harm in these files.
+        now = self._make(snapshot.file)
+        snapshot.content = now + b"\n" * (len(snapshot.content) - len(now))
+        return Opened(snapshot.content, shared=False)
 
     def forget(self, inode: Inode) -> None:
         """Drop a snapshot: the kernel does not know it any more."""
