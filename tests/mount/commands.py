@@ -18,7 +18,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.mounts import BUNDLEFS, COMMAND_SECONDS, detach, is_mounted, settings
+from tests.support.mounts import (
+    BUNDLEFS,
+    COMMAND_SECONDS,
+    detach,
+    is_mounted,
+    mount_table,
+    settings,
+)
 from tests.support.tools import tool
 
 MARK = "BUNDLEFS_TEST_MARK"
@@ -182,8 +189,7 @@ def names(folder: Path) -> list[str]:
 
 def mounts_at(path: str | Path) -> int:
     """Count the mounts on exactly this path, one over the other, in the kernel's table."""
-    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
-    return [line.split()[4] for line in lines].count(os.path.realpath(path))
+    return [line.split(" ")[4] for line in mount_table()].count(os.path.realpath(path))
 
 
 @contextlib.contextmanager

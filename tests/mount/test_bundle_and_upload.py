@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import KeyPair
 from tests.mount.commands import MARK, POWERLESS, Ending, assert_nothing_left, eventually
 from tests.support import images, servers
-from tests.support.mounts import bundlefs
+from tests.support.mounts import bundlefs, mount_table
 from tests.support.proxy import Recorder, recording
 from tests.support.tools import ACCOUNT, clean_env
 
@@ -69,8 +69,7 @@ class Sink:
 
     def live(self) -> list[str]:
         """Give the mounts that are there: the script mounts in its temporary folder."""
-        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
-        return [line for line in lines if str(self.scratch) in line]
+        return [line for line in mount_table() if str(self.scratch) in line]
 
     def sent(self) -> list[str]:
         """Give the names of the objects that were made, in that order."""

@@ -21,7 +21,7 @@ from tests.mount.commands import (
     users_folder,
 )
 from tests.support import images, oracles
-from tests.support.mounts import bundlefs, mounted
+from tests.support.mounts import bundlefs, mount_table, mounted
 from tests.support.tools import ACCOUNT, tool
 
 MIB = images.MIB
@@ -190,13 +190,7 @@ def test_cache_dir(image: Path, mountpoint: Path, tmp_path: Path) -> None:
 )
 def test_fuse_options(words: list[str], shown: set[str], image: Path, mountpoint: Path) -> None:
     with mounted(image, mountpoint, *words) as mount:
-        [line] = [
-            line
-            for line in Path("/proc/self/mountinfo")
-            .read_text(errors="surrogateescape")
-            .splitlines()
-            if line.split()[4] == str(mount.path)
-        ]
+        [line] = [line for line in mount_table() if line.split(" ")[4] == str(mount.path)]
     assert shown | {"ro", "nodev"} <= set(line.replace(" ", ",").split(","))
     assert f" - fuse.bundlefs {image} " in line
 

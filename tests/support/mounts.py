@@ -96,13 +96,17 @@ def read_status(mountpoint: Path) -> dict[str, Any]:
     return status
 
 
+def mount_table() -> list[str]:
+    """Give the lines of the kernel's table of mounts; another's may have any bytes in its name."""
+    table = Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape")
+    return [line for line in table.split("\n") if line]
+
+
 def is_mounted(path: Path) -> bool:
     """Ask the kernel's table, not the file system: a stuck daemon must not hang the answer."""
     escaped = str(path.absolute()).replace("\\", "\\134").replace(" ", "\\040")
     escaped = escaped.replace("\n", "\\012").replace("\t", "\\011")
-    # Another's mount may have any bytes in its name.
-    table = Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape")
-    return any(line.split(" ")[4] == escaped for line in table.split("\n") if line)
+    return any(line.split(" ")[4] == escaped for line in mount_table())
 
 
 def detach(path: Path) -> None:

@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+import bundlefs
 from bundlefs.base.spans import Span
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.codec import tar
@@ -206,4 +207,6 @@ def test_the_numbers_of_the_page_are_those_of_the_code() -> None:
 def test_the_files_that_the_page_names_are_there() -> None:
     named = re.findall(r"\b(?:tests|bundlefs)/[\w/]+\.py", PAGE)
     assert named
-    assert [name for name in named if not (ROOT / name).is_file()] == []
+    # The tests may run beside no package of that name, against the one that is installed.
+    homes = {"tests": ROOT, "bundlefs": Path(bundlefs.__file__).parents[1]}
+    assert [name for name in named if not (homes[name.split("/")[0]] / name).is_file()] == []
