@@ -9,7 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from bundlefs.base.threads import Threads, settle
+from bundlefs.base.futures import refuse
+from bundlefs.base.threads import NoMoreWorkError, Threads, settle
 
 T = TypeVar("T")
 
@@ -48,12 +49,27 @@ class Lane:
             NoMoreWorkError: the workers are closed, or the program ends.
         """
         future: Future[T] = Future()
+        job: Future[None] | None = None
         with self._lock:
             if self._running < self._width:
-                self._threads.submit(self._run)
+                job = self._threads.submit(self._run)
                 self._running += 1
             self._calls.append((future, call))
+        if job:
+            job.add_done_callback(self._tell_if_dropped)
         return future
+
+    def _tell_if_dropped(self, job: Future[None]) -> None:
+        """Settle the calls that no thread is going to do: somebody may wait for them."""
+        if not job.cancelled():
+            return
+        with self._lock:
+            self._running -= 1
+            dropped = list(self._calls) if not self._running else []
+            if dropped:
+                self._calls.clear()
+        for future, _ in dropped:
+            refuse(future, NoMoreWorkError("no more work is taken: the threads have been closed"))
 
     def _run(self) -> None:
         while item := self._next():

@@ -9,8 +9,9 @@ from functools import partial
 import pytest
 
 from bundlefs.base import workers as module
+from bundlefs.base.lanes import Lane
 from bundlefs.base.room import Room
-from bundlefs.base.threads import PATIENCE_SECONDS, NoMoreWorkError, asking_storage
+from bundlefs.base.threads import PATIENCE_SECONDS, NoMoreWorkError, Threads, asking_storage
 from bundlefs.base.turns import MOST_TURNS as TURNS
 from bundlefs.base.workers import Workers
 
@@ -375,3 +376,20 @@ def test_nobody_waits_for_room_when_it_is_closed() -> None:
         room.close()
         with pytest.raises(NoMoreWorkError):
             waiting.result(HANG)
+
+
+def test_a_lane_tells_who_waits_for_what_never_ran() -> None:
+    """Its call to a thread may be dropped before any of its own calls were begun."""
+    gate, begun = threading.Event(), threading.Event()
+    threads = Threads(1, "test")
+    running = threads.submit(partial(hold, begun, gate))
+    assert begun.wait(HANG)
+    lane = Lane(threads, 1)
+    waiting = [lane.submit(str) for _ in range(2)]
+    threads.shut()
+    for future in waiting:
+        with pytest.raises(NoMoreWorkError):
+            future.result(HANG)
+    gate.set()
+    assert running.result(HANG)
+    assert threads.join()
