@@ -177,9 +177,10 @@ def assert_nothing_left(ending: Ending) -> None:
 def eventually(holds: Callable[[], bool], seconds: float = 10) -> bool:
     """Wait up to `seconds` until something holds."""
     deadline = time.monotonic() + seconds
-    while not holds() and time.monotonic() < deadline:
+    # What holds for a moment has held: it is not asked again.
+    while not (held := holds()) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return holds()
+    return held
 
 
 def names(folder: Path) -> list[str]:
