@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,11 +84,18 @@ class Hung:
 
 
 def waits(pid: int) -> bool:
-    """Whether a process waits in the kernel for FUSE, or for a page that FUSE is to fill."""
-    where = Path(f"/proc/{pid}/wchan").read_text()
-    return where.startswith(
-        ("request_wait", "fuse_", "__fuse_", "folio_wait", "__folio", "wait_on")
-    )
+    """Whether a process waits in the kernel for FUSE, or for a page that FUSE is to fill.
+
+    A request that is answered at once is waited for as well: it must do so for a while.
+    """
+    for _ in range(3):
+        where = Path(f"/proc/{pid}/wchan").read_text()
+        if not where.startswith(
+            ("request_wait", "fuse_", "__fuse_", "folio_wait", "__folio", "wait_on")
+        ):
+            return False
+        time.sleep(0.02)
+    return True
 
 
 @pytest.fixture(scope="module")
