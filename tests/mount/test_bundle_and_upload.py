@@ -3,6 +3,7 @@
 Whatever happens, no mount and no process may be left, and the exit code must tell.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from tests.conftest import KeyPair
 from tests.mount.commands import MARK, POWERLESS, Ending, assert_nothing_left, eventually
 from tests.support import images, servers
-from tests.support.mounts import bundlefs, mount_table
+from tests.support.mounts import bundlefs, detach, mount_table
 from tests.support.proxy import Recorder, recording
 from tests.support.tools import ACCOUNT, clean_env
 
@@ -33,6 +34,7 @@ class Sink:
     def __init__(self, server: servers.Server, proxy: Recorder, folder: Path) -> None:
         self.folder = folder / "store"
         self.proxy = proxy
+        self.started: list[subprocess.Popen[str]] = []
         self.mark = uuid.uuid4().hex
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
@@ -49,7 +51,7 @@ class Sink:
     def start(
         self, *words: str | Path, program: Sequence[str] = (), **env: str
     ) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*program, str(SCRIPT), *map(str, words)],
             env=self.env | env,
             stdin=subprocess.DEVNULL,
@@ -57,6 +59,17 @@ class Sink:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Leave nothing of a test that failed: others would meet its mounts and processes."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+        for line in self.live():
+            detach(Path(line.split(" ")[4]))
 
     def finish(self, process: subprocess.Popen[str]) -> Ending:
         """Wait for the script; nothing of it may be left."""
@@ -85,12 +98,17 @@ def sink() -> Iterator[Sink]:
     # Not in pytest's folder: who has no rights must reach it as well.
     with tempfile.TemporaryDirectory(prefix="bundlefs-test-") as name:
         folder = Path(name)
-        (folder / "store/bucket").mkdir(parents=True)
+        # rclone's server answers 500 where two files at a time want a folder that is not there.
+        (folder / "store/bucket/ami/one").mkdir(parents=True)
         with (
             servers.rclone_s3(folder / "store", folder) as server,
             recording(server.url) as proxy,
         ):
-            yield Sink(server, proxy, folder)
+            made = Sink(server, proxy, folder)
+            try:
+                yield made
+            finally:
+                made.end()
 
 
 @pytest.fixture
@@ -181,9 +199,11 @@ def test_after_a_crash_of_the_mount_nothing_stays(sink: Sink, tmp_path: Path) ->
     process = sink.start(slow, TARGET, "--level", "9", "--jobs", "1")
     assert eventually(lambda: bool(sink.live()))
     for pid in Ending(0, "", "", sink.mark).processes():
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if b"--foreground" in words:
-            os.kill(pid, signal.SIGKILL)
+        # One of them may have ended meanwhile.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"--foreground" in words:
+                os.kill(pid, signal.SIGKILL)
     ending = sink.finish(process)
     assert ending.code not in (0, 2)
     assert "image.manifest.xml" not in sink.stored()

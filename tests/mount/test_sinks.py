@@ -38,7 +38,8 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
 def store(tmp_path: Path) -> Path:
     """What rclone serves."""
     folder = tmp_path / "store"
-    folder.mkdir()
+    # rclone's server answers 500 where two files at a time want a folder that is not there.
+    (folder / "bucket" / PREFIX).mkdir(parents=True)
     return folder
 
 
