@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bundlefs.base.errors import MountError
 from bundlefs.base.escapes import quoted
@@ -81,27 +81,49 @@ def _check_fuse() -> None:
         raise MountError("fusermount3 is not there: install the package fuse3")
 
 
+class TableEntry(NamedTuple):
+    """A line of the kernel's table of mounts [proc(5)]."""
+
+    number: int
+    root: str
+    """What of the file system is mounted."""
+    point: str
+    kind: str
+    source: str
+    options: frozenset[str]
+    """Those of the file system."""
+
+
 def mounts() -> Iterator[tuple[str, str]]:
-    """Yield path and file-system type of each mount, in the order of mounting [proc(5)]."""
-    yield from ((point, kind) for point, kind, _ in _table())
+    """Yield path and file-system type of each mount, in the order of mounting."""
+    yield from ((entry.point, entry.kind) for entry in table())
 
 
 def sources() -> Iterator[tuple[str, str]]:
     """Yield path and source of each mount of bundlefs, dead or alive."""
-    yield from ((point, source) for point, kind, source in _table() if kind == FS_TYPE)
+    yield from ((entry.point, entry.source) for entry in table() if entry.kind == FS_TYPE)
 
 
-def _table() -> Iterator[tuple[str, str, str]]:
-    table = os.fsdecode(Path("/proc/self/mountinfo").read_bytes())
+def table() -> Iterator[TableEntry]:
+    """Yield all mounts that this process can see, in the order of mounting."""
     # Not splitlines(): a carriage return may be part of a name.
-    for line in filter(None, table.split("\n")):
-        fields = line.split(" ")
-        kind, source = fields[fields.index("-") + 1 :][:2]
-        yield _plain(fields[4]), kind, _plain(source)
+    for line in filter(None, Path("/proc/self/mountinfo").read_bytes().split(b"\n")):
+        fields = line.split(b" ")
+        kind, source, options = fields[fields.index(b"-") + 1 :][:3]
+        yield TableEntry(
+            number=int(fields[0]),
+            root=unescaped(fields[3]),
+            point=unescaped(fields[4]),
+            kind=unescaped(kind),
+            source=unescaped(source),
+            options=frozenset(unescaped(options).split(",")),
+        )
 
 
-def _plain(field: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), field)
+def unescaped(field: bytes) -> str:
+    """Undo the table's escapes, which are of bytes and not of characters."""
+    plain = re.sub(rb"\\([0-3][0-7]{2})", lambda code: bytes([int(code[1], 8)]), field)
+    return os.fsdecode(plain)
 
 
 def find_mount(path: Path) -> str | None:

@@ -93,8 +93,8 @@ def test_an_option_before_the_command(words: list[str], says: str) -> None:
 
 
 def test_status_and_umount_of_nothing(mount: Mount, image: Path) -> None:
-    for command in ("status", "umount"):
-        ending = attempt(command)
+    for command, *options in (("status", "--watch"), ("umount",)):
+        ending = attempt(command, *options)
         usage, *listed, error = ending.err.splitlines()
         assert (ending.code, ending.out) == (2, "")
         assert usage == f"usage: bundlefs {command} [OPTIONS] MOUNTPOINT"

@@ -12,6 +12,7 @@ from bundlefs.base.errors import MountError, UsageError
 from bundlefs.base.escapes import escaped
 from bundlefs.cli.bars import bar
 from bundlefs.cli.common import Subparsers, human, positive
+from bundlefs.cli.listing import list_mounts
 from bundlefs.cli.misuse import ask_for_mountpoint, refuse_source
 from bundlefs.cli.options import typed
 from bundlefs.cli.streams import say
@@ -39,12 +40,12 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "status",
-        help="show where a mount stands",
+        help="show where a mount stands, or list all mounts",
         description="Show where the mount at MOUNTPOINT stands, or of a folder of images the one"
-        " at MOUNTPOINT/NAME. Exit code 1 if it has failed.",
+        " at MOUNTPOINT/NAME. Without MOUNTPOINT, list all mounts of bundlefs. Exit code 1 if one"
+        " of them has failed, or its process does not answer.",
         allow_abbrev=False,
     )
-    # argparse does not require it: we have more to say when it is missing.
     parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT", nargs="?")
     parser.add_argument("--json", action="store_true", help="print JSON, with all fields")
     parser.add_argument(
@@ -71,7 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
     if options.interval is not None and not options.watch:
         raise UsageError("--interval is for --watch; give both or none")
     if mountpoint is None:
-        return ask_for_mountpoint("status")
+        # There is one to follow, or none.
+        watch = options.watch
+        return ask_for_mountpoint("status") if watch else list_mounts(as_json=options.json)
     status = read_status(mountpoint)
     if options.watch:
         screen = _Screen(as_json=options.json)
