@@ -17,7 +17,7 @@ from typing import NoReturn, Protocol
 from bundlefs.base.errors import BundlefsError, MountError
 from bundlefs.base.escapes import escaped
 from bundlefs.base.signals import exit_code
-from bundlefs.cli.streams import STDOUT, say, settle
+from bundlefs.cli.streams import STDOUT, settle, tell
 from bundlefs.keys.files import load_public_key
 from bundlefs.keys.regions import Cert
 
@@ -103,14 +103,17 @@ def needs_fuse() -> Iterator[None]:
         ) from error
 
 
-def reported(work: Callable[[], int]) -> int:
-    """Do `work` and return its exit code; every error that a user can cause is told in one line."""
+def reported(work: Callable[[], int], program: str = "bundlefs") -> int:
+    """Do `work` and return its exit code; every error that a user can cause is told in one line.
+
+    The line begins with the name of the program.
+    """
     try:
         return _flushed(work)
     except KeyboardInterrupt as error:
         return exit_code(error)
     except Exception as error:  # noqa: BLE001  # nobody is above, and all of it is told
-        return _report(_alone(error))
+        return _report(_alone(error), program)
     finally:
         settle()
 
@@ -134,7 +137,7 @@ def _alone(error: Exception) -> Exception:
     return error
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, program: str) -> int:
     """Print an error in a line and return the exit code; a bug is logged with its traceback."""
     code, text = 1, str(error)
     if _is_unread(error):
@@ -148,7 +151,7 @@ def _report(error: Exception) -> int:
     else:
         log.error("unexpected error", exc_info=error)
         text = f"unexpected error: {error!r}"
-    say(text)
+    tell(f"{program}: {text}")
     return code
 
 

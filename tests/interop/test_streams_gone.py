@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -88,14 +87,14 @@ def test_what_is_said_of_a_full_disk(words: list[str]) -> None:
     assert (done.returncode, done.stderr) == (1, said)
 
 
-UPLOAD = Path(__file__).parents[2] / "contrib/upload"
+UPLOAD = ("-m", "bundlefs.cli.uploading")
 
 
 @pytest.mark.parametrize(("words", "code"), [([], 2), (["/nowhere", "s3://b/c"], 1)])
 @pytest.mark.parametrize("err", STREAMS)
 def test_bundlefs_upload(words: list[str], code: int, err: str) -> None:
     closed = " 2>&-" if err == "closed" else ""
-    program = ["sh", "-c", f'exec "$@"{closed}', "sh", sys.executable, str(UPLOAD), *words]
+    program = ["sh", "-c", f'exec "$@"{closed}', "sh", sys.executable, *UPLOAD, *words]
     with stream(err) as stderr:
         assert subprocess.run(program, stderr=stderr, check=False).returncode == code
 

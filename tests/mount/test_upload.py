@@ -1,4 +1,4 @@
-"""contrib/upload, by aws-cli and by rclone, to real servers on loopback."""
+"""bundlefs-upload, by aws-cli and by rclone, to real servers on loopback."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from tests.support.mounts import Mount, bundlefs, mounted
 from tests.support.proxy import recording
 from tests.support.tools import clean_env
 
-UPLOAD = Path(__file__).parents[2] / "contrib/upload"
+UPLOAD = ("-m", "bundlefs.cli.uploading")
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
 
 def start(env: dict[str, str], *words: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(UPLOAD), *map(str, words)],
+        [sys.executable, *UPLOAD, *map(str, words)],
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -32,6 +32,7 @@ HOMES = {
 # From the top down; those of one rung do not know each other.
 RUNGS = (
     ("cli",),
+    ("upload",),
     ("fuse", "bundling", "unbundling"),
     ("image",),
     ("state",),

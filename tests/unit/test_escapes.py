@@ -186,7 +186,7 @@ def test_lines_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert (out, err) == (f"{WRITTEN}\n", f"bundlefs: {WRITTEN}\n{WRITTEN}\n")
 
 
-UPLOAD = Path(__file__).parents[2] / "contrib/upload"
+UPLOAD = ("-m", "bundlefs.cli.uploading")
 
 
 @pytest.mark.parametrize("words", [("{}", "s:b/c"), ("a", "{}"), ("a", "s:b/c", "{}")])
@@ -194,7 +194,7 @@ def test_bundlefs_upload(words: tuple[str, ...], tmp_path: Path) -> None:
     for tool in ("rclone", "aws"):
         (tmp_path / tool).symlink_to("/bin/true")
     done = subprocess.run(
-        [sys.executable, str(UPLOAD), *(word.format(NAME) for word in words)],
+        [sys.executable, *UPLOAD, *(word.format(NAME) for word in words)],
         env={"PATH": str(tmp_path), "PYTHONIOENCODING": "utf-8:strict"},
         capture_output=True,
         check=False,

@@ -16,7 +16,10 @@ from bundlefs.cli.options.bundling import BundleOptions
 from bundlefs.cli.options.mounting import DiskMount, ImageMount
 
 PACKAGE = Path(bundlefs.__file__).parent
-EDGE = ("cli/__init__.py", "cli/options/", "cli/commands/", "cli/mountopts.py", "cli/mount8.py")
+EDGE = (
+    *("cli/__init__.py", "cli/options/", "cli/commands/", "cli/mountopts.py"),
+    *("cli/mount8.py", "cli/uploading.py"),
+)
 """Where argparse hands it over; `mountopts` has the action that argparse calls for `-o`."""
 
 
