@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bundlefs.bundling.frontier import Frontier
 from bundlefs.bundling.maker import Maker
+from bundlefs.bundling.names import Names, Part
 from bundlefs.codec.deflate import BLOCK_SIZE
 from bundlefs.image.source import Source
 from bundlefs.state.index import Index
@@ -17,10 +18,13 @@ class Status:
     `phase` is `idle` (nothing asked for), `indexing` (the frontier moves), `complete` or `failed`.
     `storage_silent_seconds` is for how long the image's storage has not answered a read, and 0
     while it answers within a second.
+    `first_part` is the name of part 0: the others count up from there, by as many digits.
     """
 
     phase: str
     image: str
+    first_part: str
+    manifests: tuple[str, ...]
     image_size: int
     image_bytes_read: int
     tar_size: int
@@ -37,9 +41,13 @@ class Status:
 class Standing:
     """Knows where to look for the numbers. Reading them never waits; from any thread."""
 
-    def __init__(self, image: Source, index: Index, maker: Maker, frontier: Frontier) -> None:
+    def __init__(
+        self, image: Source, names: Names, index: Index, maker: Maker, frontier: Frontier
+    ) -> None:
         self._started = time.monotonic()
         self._image = image
+        self._first_part = names.name(Part(0))
+        self._manifests = tuple(map(names.name, names.manifests()))
         self._index = index
         self._maker = maker
         self._frontier = frontier
@@ -52,6 +60,8 @@ class Standing:
         return Status(
             phase="failed" if error else "complete" if totals else moving,
             image=str(self._image.path),
+            first_part=self._first_part,
+            manifests=self._manifests,
             image_size=self._image.size,
             image_bytes_read=self._image.bytes_read,
             tar_size=self._maker.size,

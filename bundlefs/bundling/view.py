@@ -62,7 +62,7 @@ class BundleView(Files):
         self._promises = Promises()
         self._rendering = workers.lane(sys.maxsize)
         self._checks = workers.lane(sys.maxsize)
-        self._standing = Standing(image, state.index, maker, self._frontier)
+        self._standing = Standing(image, self._names, state.index, maker, self._frontier)
 
     # Questions, answered by a future that holds the error if the bundle fails
 
