@@ -34,12 +34,13 @@ def view_image(  # noqa: PLR0913  # all but two have defaults, and are named
     cache_size: int = DEFAULT_CACHE_SIZE,
     state: str | os.PathLike[str] | None = None,
     fresh: bool = False,
+    with_index: bool = False,
 ) -> Bundle:
     """Return the bundle of an image, to be read file by file; a context manager.
 
     With a file for its state it is the same bundle the next time, and a mount with that state
     shows it as well; the index pass goes on where it was. The bundle is the same only as long as
-    the image and all parameters are.
+    the image and all parameters but `with_index` are.
 
     Args:
         path: a file in any form that the mount takes, or a block device.
@@ -51,6 +52,7 @@ def view_image(  # noqa: PLR0913  # all but two have defaults, and are named
         cache_size: bytes of memory for sealed blocks, 0 or more.
         state: path of a file that keeps the bundle's key and index; by default nothing is kept.
         fresh: begin a new bundle with a new key, whatever the state has.
+        with_index: add an index, with which any host reads the bundle at random.
 
     Raises:
         ImageError: the image cannot be opened.
@@ -66,6 +68,7 @@ def view_image(  # noqa: PLR0913  # all but two have defaults, and are named
         level=level,
         cache_size=cache_size,
         state=None if state is None else partial(_signed_state, Path(state), fresh),
+        with_index=with_index,
     )
 
 

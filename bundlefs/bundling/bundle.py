@@ -48,6 +48,7 @@ class Bundle(BundleView):
         level: int = 6,
         cache_size: int = DEFAULT_CACHE_SIZE,
         state: State | StateOf | None = None,
+        with_index: bool = False,
     ) -> Self:
         """Return the bundle of an image, to be read file by file; a context manager.
 
@@ -61,6 +62,7 @@ class Bundle(BundleView):
             cache_size: bytes of memory for sealed blocks, 0 or more.
             state: secret and creation time, or what gives them for an image and its recipe; new
                 ones by default.
+            with_index: add an index, with which any host reads the bundle at random.
 
         Raises:
             ImageError: it cannot be opened.
@@ -73,6 +75,7 @@ class Bundle(BundleView):
             user_keys=user_keys or UserKeys.load(None, None),
             level=level,
             user_key=fingerprint(user_keys.public) if user_keys else EPHEMERAL,
+            with_index=with_index,
         )
         store = BlockStore(whole("cache_size", cache_size))
         with ExitStack() as stack:

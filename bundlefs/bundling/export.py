@@ -1,4 +1,4 @@
-"""Writes a bundle to a sink, without FUSE: the parts in one pass, the manifests last.
+"""Writes a bundle to a sink, without FUSE: the parts in one pass, index and manifests last.
 
 A run that broke off is resumed like a mount, by its state: parts that it has left under their
 final names are kept if they are what the index says. Nobody may read the bundle before `run`
@@ -15,7 +15,7 @@ from bundlefs.base.errors import InconsistentError
 from bundlefs.base.lanes import Lane
 from bundlefs.bundling.bundle import Bundle
 from bundlefs.bundling.files import Sealed
-from bundlefs.bundling.names import Entry, ManifestFile, Part
+from bundlefs.bundling.names import Entry, IndexFile, ManifestFile, Part
 from bundlefs.bundling.sinks import PartWriter, Sink, written
 from bundlefs.bundling.store import BlockStore, Store
 
@@ -109,7 +109,7 @@ class Export:
         self._folder = folder
 
     def run(self) -> None:
-        """Write all parts, then the manifests.
+        """Write all parts, then the index if it is wanted, then the manifests.
 
         Raises:
             Exception: what the sink raised.
@@ -121,9 +121,10 @@ class Export:
         if not sealed.complete:
             self._write_new(sealed)
         self._bundle.when_complete().result()
-        for entry in self._bundle.entries():
-            if isinstance(entry, ManifestFile):
-                self._write(entry)
+        for kind in (IndexFile, ManifestFile):
+            for entry in self._bundle.entries():
+                if isinstance(entry, kind):
+                    self._write(entry)
 
     def _write_new(self, sealed: Sealed) -> None:
         """Go on at the part that is not full yet."""

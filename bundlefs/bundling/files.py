@@ -9,14 +9,16 @@ Concurrency: any thread. The index grows meanwhile, and what is known never chan
 from dataclasses import dataclass
 
 from bundlefs.base.errors import BundlefsError, UnknownNameError
-from bundlefs.base.spans import Span
+from bundlefs.base.spans import Span, ceil_div
 from bundlefs.bundling.maker import stored_stream_size
 from bundlefs.bundling.manifests import Manifests
-from bundlefs.bundling.names import Entry, ManifestFile, Names, Part
+from bundlefs.bundling.names import Entry, IndexFile, ManifestFile, Names, Part
 from bundlefs.bundling.recipe import Recipe
+from bundlefs.codec.deflate import BLOCK_SIZE
 from bundlefs.image.source import Source
 from bundlefs.state.index import PART_SIZE, number_width, part_count
 from bundlefs.state.memory import State
+from bundlefs.state.sealed_index import index_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Files:
         self._promised = self._bound if recipe.level == 0 else None
         self._names = Names(recipe, number_width(self._bound))
         self._manifests = Manifests(self._names, image.size, state)
+        self._index_size = index_size(ceil_div(tar_size, BLOCK_SIZE))
 
     # Names
 
@@ -73,7 +76,7 @@ class Files:
         return entry
 
     def entries(self) -> tuple[Entry, ...]:
-        """Return all entries, manifests first, as they sort; the size of the whole must be known.
+        """Return all entries, the parts last, as they sort; the size of the whole must be known.
 
         Raises:
             BundlefsError: it is not.
@@ -81,7 +84,7 @@ class Files:
         size = self._sealed_size
         if size is None:
             raise BundlefsError("the list of parts is not known yet")
-        return (*self._names.manifests(), *(Part(number) for number in range(part_count(size))))
+        return (*self._names.others(), *(Part(number) for number in range(part_count(size))))
 
     # Sizes
 
@@ -102,6 +105,8 @@ class Files:
             UnknownNameError: it has turned out not to exist.
         """
         size = self._sealed_size
+        if isinstance(entry, IndexFile):
+            return self._index_size
         if isinstance(entry, ManifestFile):
             return None if size is None else self._manifests.size(entry, size)
         if self._beyond(entry):
@@ -133,7 +138,7 @@ class Files:
         Raises:
             UnknownNameError: it is no part, or has turned out not to exist.
         """
-        if isinstance(entry, ManifestFile):
+        if not isinstance(entry, Part):
             raise UnknownNameError("only parts have a digest of their own")
         if entry.number >= len(self._index.part_digests):
             raise UnknownNameError(f"the bundle ends before {self.name(entry)}")

@@ -33,6 +33,8 @@ class Recipe:
     sparse: bool = True
     user_key: str = EPHEMERAL
     """The fingerprint of the user's key if one was given."""
+    with_index: bool = False
+    """Whether the index is among the files. No byte of the others depends on it."""
 
     def __post_init__(self) -> None:
         check_prefix(self.prefix)

@@ -24,7 +24,7 @@ from bundlefs.bundling.assembly import Engine
 from bundlefs.bundling.files import Files
 from bundlefs.bundling.frontier import END, Frontier
 from bundlefs.bundling.maker import ImageTar, Maker
-from bundlefs.bundling.names import Entry, ManifestFile, Part
+from bundlefs.bundling.names import Entry, IndexFile, ManifestFile, Part
 from bundlefs.bundling.plan import Plan
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.status import Standing, Status
@@ -35,6 +35,7 @@ from bundlefs.image.source import Source
 from bundlefs.image.watch import Watch
 from bundlefs.state.index import PART_SIZE
 from bundlefs.state.memory import State
+from bundlefs.state.sealed_index import seal_index
 
 
 class BundleView(Files):
@@ -61,6 +62,7 @@ class BundleView(Files):
         self._watch = Watch(image, self._frontier.fail)
         self._promises = Promises()
         self._rendering = workers.lane(sys.maxsize)
+        self._sealed_index = b""
         self._checks = workers.lane(sys.maxsize)
         self._standing = Standing(image, self._names, state.index, maker, self._frontier)
 
@@ -78,7 +80,7 @@ class BundleView(Files):
 
     def when_reached(self, entry: Entry, offset: int, length: int) -> Future[None]:
         """Ask for these bytes of an entry to be made."""
-        if isinstance(entry, ManifestFile):
+        if not isinstance(entry, Part):
             return self._frontier.when(END)
         return self._frontier.when(min(entry.span.start + offset + length, entry.span.stop))
 
@@ -95,7 +97,7 @@ class BundleView(Files):
 
     def read_fast(self, entry: Entry, offset: int, length: int) -> memoryview | None:
         """Return what `when_read` promises if that takes no time, else None."""
-        if self._frontier.error is not None or isinstance(entry, ManifestFile):
+        if self._frontier.error is not None or not isinstance(entry, Part):
             return None
         # What is in memory is the bundle's, but the image may have gone another way meanwhile.
         self._watch.glance()
@@ -113,11 +115,20 @@ class BundleView(Files):
         return self._promises.promise(checked)
 
     def _find(self, entry: Entry, offset: int, length: int) -> Future[memoryview]:
-        if isinstance(entry, ManifestFile):
-            manifest = self._rendering.submit(partial(self._manifests.text, entry))
-            return chain(manifest, lambda text: done(memoryview(text)[offset : offset + length]))
+        if not isinstance(entry, Part):
+            whole = self._rendering.submit(partial(self._whole, entry))
+            return chain(whole, lambda data: done(memoryview(data)[offset : offset + length]))
         span = self._part_span(entry, offset, length)
         return self._stream.when_read(span) if span.length else done(memoryview(b""))
+
+    def _whole(self, entry: ManifestFile | IndexFile) -> bytes:
+        """Return the whole file; for one thread at a time."""
+        if isinstance(entry, ManifestFile):
+            return self._manifests.text(entry)
+        self._sealed_index = self._sealed_index or seal_index(
+            self._index.dump(), self._state.secret
+        )
+        return self._sealed_index
 
     def _checked(self, data: memoryview) -> memoryview:
         self._watch.check()

@@ -38,8 +38,9 @@ from bundlefs.keys.regions import Recipient, recipients
 from bundlefs.keys.rsa import UserKeys
 from bundlefs.manifest.sealed import render_sealed
 from bundlefs.manifest.write import Metadata
-from bundlefs.state.index import number_width, part_name
+from bundlefs.state.index import Totals, number_width, part_name
 from bundlefs.state.memory import State
+from bundlefs.state.sealed_index import index_name, seal_index
 
 
 class BundleWriter:
@@ -214,13 +215,7 @@ class BundleWriter:
         self, metadata: Metadata, to: Recipient, sink: Sink | None = None
     ) -> str:
         """Write the manifest of a recipient and return its file name; else as `write_manifest`."""
-        totals = self._state.index.totals
-        if not self._complete or totals is None:
-            raise BundlefsError(
-                "the bundle was given up: its parts are not all there"
-                if self._closed
-                else "close the bundle first: a manifest has the digests of all parts"
-            )
+        totals = self._totals("a manifest")
         contents = bundle_contents(
             self._basename, self._size, totals, self._part_name, self._state.index.part_digests
         )
@@ -228,6 +223,33 @@ class BundleWriter:
         with written(sink or self._sink, to.filename) as file:
             file.write(memoryview(text))
         return to.filename
+
+    def write_index(self, sink: Sink | None = None) -> str:
+        """Write the index and return its file name: with it, any host reads the bundle at random.
+
+        It belongs beside the manifest.
+
+        Args:
+            sink: where to, if not to the parts' own.
+
+        Raises:
+            BundlefsError: the writer is not closed yet, or was given up.
+        """
+        self._totals("an index")
+        name = index_name(self._basename)
+        with written(sink or self._sink, name) as file:
+            file.write(memoryview(seal_index(self._state.index.dump(), self._state.secret)))
+        return name
+
+    def _totals(self, wanted: str) -> Totals:
+        totals = self._state.index.totals
+        if not self._complete or totals is None:
+            raise BundlefsError(
+                "the bundle was given up: its parts are not all there"
+                if self._closed
+                else f"close the bundle first: {wanted} has the digests of all parts"
+            )
+        return totals
 
 
 def _require_usable(size: int, jobs: int | None) -> None:

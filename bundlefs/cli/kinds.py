@@ -16,6 +16,7 @@ _DISKS = (
 _OTHERS = (
     (0, b"-----BEGIN ", "a key or certificate"),
     (0, b"bundlefs-state ", "a state file of bundlefs"),
+    (0, b"bundlefs-index ", "the index of a bundle"),
     (0, b"\x7fELF", "a program"),
 )
 _PART = ".part."

@@ -165,7 +165,7 @@ def open_session(
     bound_heaps()
     session = _session(options.mount, options.given.manifest)
     parts = part_files(manifest, options.given, check=not options.no_verify)
-    bundle = OpenedBundle(manifest, parts, secret)
+    bundle = OpenedBundle(manifest, parts, secret, options.given.manifest.absolute().parent)
     view = DiskView(bundle, _written_ns(options.given.manifest))
     try:
         serve(SingleImage(view), session, ready)

@@ -148,6 +148,11 @@ TABLE = (
         rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}\?>\s*)?(?:<!--.{0,200}?-->\s*)?<manifest>",
     ),
     _other(
+        "the index of a bundle",
+        "give the bundle's manifest to bundlefs open, which shows the image that is in it",
+        rb"bundlefs-index [0-9]",
+    ),
+    _other(
         "an XML file",
         _GET + ", which it may describe",
         rb"(?:\xef\xbb\xbf)?<\?xml\s+version\s*=\s*['\"]1",

@@ -3,7 +3,6 @@
 Concurrency: any thread may read. Whoever opened the bundle closes it, after the last read.
 """
 
-import hashlib
 import logging
 import os
 from contextlib import ExitStack
@@ -14,17 +13,16 @@ from bundlefs.base.checks import whole
 from bundlefs.base.errors import (
     BundleError,
     ClosedError,
-    StateError,
 )
 from bundlefs.base.spans import Span, joined
 from bundlefs.codec.untar import Member, Run, read_member
 from bundlefs.keys.files import Passphrase
 from bundlefs.keys.rsa import Secret
 from bundlefs.manifest.read import BundleManifest, find_manifest, read_manifest
-from bundlefs.state import file as statefile
-from bundlefs.state.index import Index
 from bundlefs.state.places import default_folder
 from bundlefs.state.points_file import PointsFile
+from bundlefs.state.sealed_index import parts_digest
+from bundlefs.unbundling.indexes import index_of_state, table_beside
 from bundlefs.unbundling.parts import PartFiles
 from bundlefs.unbundling.plain import Plain, PlainByBlocks, PlainByPoints
 from bundlefs.unbundling.unlock import Keys, Signature, check_signature, unlock
@@ -38,20 +36,25 @@ _READ_THREADS = 64
 class OpenedBundle:
     """The image in a bundle. It owns `parts`, and closes them.
 
+    Args:
+        manifest: of the bundle.
+        parts: of the bundle.
+        secret: of the bundle.
+        beside: the folder of the manifest, where the index may be if it is not beside the parts.
+
     Raises:
         BundleError: the bundle is not what its manifest says.
     """
 
-    def __init__(self, manifest: BundleManifest, parts: PartFiles, secret: Secret) -> None:
-        unsealed = Unsealed(parts, secret)
+    def __init__(
+        self,
+        manifest: BundleManifest,
+        parts: PartFiles,
+        secret: Secret,
+        beside: Path | None = None,
+    ) -> None:
         self._parts = parts
-        index = _own_index(manifest)
-        self.access = "by the index of its state" if index else "by access points"
-        self._plain: Plain = (
-            PlainByBlocks(unsealed, index)
-            if index
-            else PlainByPoints(unsealed, _points_file(manifest) if parts.checked else None)
-        )
+        self.access, self._plain = _plain(manifest, parts, secret, beside)
         self._member: Member = read_member(self._plain.read)
         if self._member.size != manifest.size:
             raise BundleError(
@@ -138,9 +141,24 @@ def open_bundle(
         log.warning("%s: signature: %s", path, found.value)
     folder = Path(parts) if parts is not None else path.absolute().parent
     with ExitStack() as stack:
-        bundle = OpenedBundle(read, stack.enter_context(PartFiles(read, folder)), secret)
+        held = stack.enter_context(PartFiles(read, folder))
+        bundle = OpenedBundle(read, held, secret, path.absolute().parent)
         stack.pop_all()
     return bundle
+
+
+def _plain(
+    manifest: BundleManifest, parts: PartFiles, secret: Secret, beside: Path | None
+) -> tuple[str, Plain]:
+    """Return how the tar stream is reached, in words, and the tar stream."""
+    if index := index_of_state(manifest):
+        return "by the index of its state", PlainByBlocks(Unsealed(parts, secret), index)
+    folders = dict.fromkeys((parts.folder, beside or parts.folder))
+    if table := table_beside(manifest, secret, parts.size, folders):
+        unsealed = Unsealed(parts, secret, table.gzip_size)
+        return "by the index beside it", PlainByBlocks(unsealed, table)
+    points = _points_file(manifest) if parts.checked else None
+    return "by access points", PlainByPoints(Unsealed(parts, secret), points)
 
 
 def _points_file(manifest: BundleManifest) -> PointsFile:
@@ -149,21 +167,5 @@ def _points_file(manifest: BundleManifest) -> PointsFile:
     Two bundles with the same parts have the same access points. That holds only for parts whose
     digests are checked: points of a damaged part would lead to wrong bytes once it is whole.
     """
-    digests = "".join(entry.digest for entry in manifest.parts)
-    of = hashlib.sha256(digests.encode())
-    return PointsFile(default_folder() / f"parts-{of.hexdigest()[:32]}.points", of.digest())
-
-
-def _own_index(manifest: BundleManifest) -> Index | None:
-    """Return the index of this very bundle, if its state is at hand."""
-    digests = tuple(entry.digest for entry in manifest.parts)
-    for path in sorted(default_folder().glob("*.state")):
-        try:
-            contents = statefile.read(path)
-        except StateError:
-            continue
-        if contents and contents.index.totals and contents.index.part_digests == digests:
-            index = Index(contents.secret.iv)
-            index.load(contents.index)
-            return index
-    return None
+    of = parts_digest(entry.digest for entry in manifest.parts)
+    return PointsFile(default_folder() / f"parts-{of.hex()[:32]}.points", of)

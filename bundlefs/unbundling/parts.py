@@ -42,7 +42,7 @@ class PartFiles:
     def __init__(self, manifest: BundleManifest, folder: Path, *, check: bool = True) -> None:
         self.checked = check
         self._entries = manifest.parts
-        self._folder = folder
+        self.folder = folder
         sizes = [_size(folder / entry.filename) for entry in manifest.parts]
         self._starts = [0, *accumulate(sizes)]
         self.size = self._starts[-1]
@@ -76,7 +76,7 @@ class PartFiles:
         odd = [at for at, size in enumerate(whole) if 2 * shared[size] <= len(whole) + 1]
         for number in (*odd, len(whole)):
             entry = self._entries[number]
-            if sha1_of(self._folder / entry.filename) != entry.digest:
+            if sha1_of(self.folder / entry.filename) != entry.digest:
                 return f"{entry.filename} has {sizes[number]} bytes and is damaged"
         return "no part stands out by its size"
 

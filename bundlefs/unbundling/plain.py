@@ -1,7 +1,7 @@
 """Random access to the tar stream in a bundle.
 
-There are two ways to reach a point of its gzip stream. If bundlefs made the bundle and its state
-is at hand, the index tells where each block begins, and each block inflates alone. For any other
+There are two ways to reach a point of its gzip stream. If bundlefs made the bundle and its index
+is at hand, that tells where each block begins, and each block inflates alone. For any other
 bundle there are access points.
 
 Concurrency: any thread may read.
@@ -12,9 +12,9 @@ from typing import Protocol
 from isal import igzip_lib
 
 from bundlefs.base.errors import BundleError
+from bundlefs.base.spans import Span
 from bundlefs.codec.deflate import BLOCK_SIZE, crc32
 from bundlefs.codec.gzip_points import Chunks, GzipPoints
-from bundlefs.state.index import Index
 from bundlefs.state.points_file import PointsFile
 from bundlefs.unbundling.unseal import Unsealed
 
@@ -29,10 +29,24 @@ class Plain(Protocol):
         """Let go of the stream, and keep what is of use the next time."""
 
 
-class PlainByBlocks:
-    """The tar stream of a bundle that bundlefs made, by the index of its state."""
+class Blocks(Protocol):
+    """Where the blocks of a bundle are, and what is in them: an index, from wherever it came."""
 
-    def __init__(self, unsealed: Unsealed, index: Index) -> None:
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+
+    def gzip_span(self, block: int) -> Span:
+        """Return the range of the gzip stream that a block makes up."""
+
+    def crc(self, block: int) -> int:
+        """Return the CRC-32 of the plain bytes of a block."""
+
+
+class PlainByBlocks:
+    """The tar stream of a bundle that bundlefs made, by its index."""
+
+    def __init__(self, unsealed: Unsealed, index: Blocks) -> None:
         self._unsealed = unsealed
         self._index = index
         self._chunks = Chunks(BLOCK_SIZE, self._inflate)
@@ -51,11 +65,11 @@ class PlainByBlocks:
         except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub says instance
             raise BundleError(f"block {block} of the bundle is damaged: {error}") from error
         if crc32(plain) != self._index.crc(block):
-            raise BundleError(f"block {block} of the bundle is not what its state says")
+            raise BundleError(f"block {block} of the bundle is not what its index says")
         return plain
 
     def close(self) -> None:
-        """Do nothing: there is nothing to keep that the state does not have."""
+        """Do nothing: there is nothing to keep that the index does not have."""
 
 
 class PlainByPoints:

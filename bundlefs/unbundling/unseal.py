@@ -23,11 +23,17 @@ _GZIP_MAGIC = b"\x1f\x8b"
 class Unsealed:
     """The gzip stream of a bundle, decrypted, by offset. Thread-safe.
 
+    Args:
+        parts: the sealed stream.
+        secret: of the bundle.
+        size: bytes of the gzip stream, where something tells that is authentic; else the last part
+            is read for it.
+
     Raises:
         BundleError: the sealed stream cannot be AES-CBC, or the key is another's.
     """
 
-    def __init__(self, parts: PartFiles, secret: Secret) -> None:
+    def __init__(self, parts: PartFiles, secret: Secret, size: int | None = None) -> None:
         self._parts = parts
         self._secret = secret
         if parts.size % cbc.BLOCK or not parts.size:
@@ -37,13 +43,16 @@ class Unsealed:
                 f"the parts have {parts.size} bytes together, which is no multiple of 16, so they"
                 " are not whole: bytes are missing"
             )
-        last = self._decrypted(Span(parts.size - cbc.BLOCK, parts.size))
-        try:
-            self.size = parts.size - cbc.padding(last)
-        except ValueError as error:
-            raise BundleError(f"the end does not decrypt: {_WRONG_KEY}") from error
+        self.size = self._size() if size is None else size
         if self.read(Span(0, min(2, self.size))) != _GZIP_MAGIC:
             raise BundleError(f"what it decrypts to is not gzip: {_WRONG_KEY}")
+
+    def _size(self) -> int:
+        last = self._decrypted(Span(self._parts.size - cbc.BLOCK, self._parts.size))
+        try:
+            return self._parts.size - cbc.padding(last)
+        except ValueError as error:
+            raise BundleError(f"the end does not decrypt: {_WRONG_KEY}") from error
 
     def read(self, span: Span) -> bytes:
         """Return these bytes of the gzip stream."""

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from bundlefs.state.sealed_index import index_size
 from tests.conftest import KeyPair
-from tests.interop.back import done, leftovers, refused, the_line
+from tests.interop.back import done, leftovers, refused, report, the_line, within
 from tests.mount.commands import AS_USER, ROOT, users_folder
 from tests.support import images, oracles
 from tests.support.mounts import BUNDLEFS, COMMAND_SECONDS, detach, mounted, settings
@@ -621,3 +622,42 @@ def test_it_needs_no_fuse(image: Path, tmp_path: Path) -> None:
     words = ["bundle", "--state", "none", "--level", "1", "--account", ACCOUNT]
     run([sys.executable, "-c", WITHOUT_FUSE, *words, image, tmp_path / "dest"])
     assert (tmp_path / "dest" / "image.manifest.xml").exists()
+
+
+# The index that travels
+
+
+def test_the_index_goes_with_its_bundle_and_not_with_another(
+    sparse: Path, user_keys: KeyPair, tmp_path: Path
+) -> None:
+    dest, key = tmp_path / "out", ("--user-key", user_keys.private)
+    words = ("bundle", "--account", ACCOUNT, *key, *FAST)
+    index, verify = dest / "image.index", ("verify", dest, *key)
+
+    def checked() -> tuple[str, str]:
+        return report(within(*verify)[1]).get("index", ("", ""))
+
+    assert within(*words, "--with-index", sparse, dest)[0] == 0
+    made = index.read_bytes()
+    outcome, says = checked()
+    assert (outcome, index_size(int(says.removesuffix(" blocks")))) == ("ok", len(made))
+    # for another region, say: the bundle is the same, and so is its index
+    assert within(*words, sparse, dest)[0] == 0
+    assert index.read_bytes() == made
+    code, _, err = within(*words, "--fresh", sparse, dest)
+    assert (code, index.exists()) == (0, False)
+    assert f"{index} is removed: it is the index of another bundle" in err
+    assert checked() == ("", "")
+    index.write_bytes(made)
+    assert checked() == ("FAILED", f"index {index}: it is of another bundle, or is damaged")
+    code, err = piped(
+        *words, "--with-index", "--size", str(sparse.stat().st_size), "-", dest, data=sparse
+    )
+    assert code == 0, err
+    assert checked()[0] == "ok"
+    undone(dest, user_keys, sparse)
+    assert report(within("verify", dest)[1])["index"][0] == "skipped"
+    mine = b"a file of somebody's own"
+    index.write_bytes(mine)
+    assert within(*words, "--fresh", sparse, dest)[0] == 0
+    assert index.read_bytes() == mine

@@ -46,6 +46,7 @@ class Setting:
     cache: int = 0
     spill: bool = False
     jobs: int = 2
+    with_index: bool = False
 
 
 @functools.cache
@@ -64,6 +65,7 @@ def opened(path: Path, setting: Setting) -> Iterator[Bundle]:
         user_keys=user_keys(),
         level=setting.level,
         sparse=setting.sparse,
+        with_index=setting.with_index,
     )
     spill = Spill(path.parent) if setting.spill else None
     engine = Engine(Workers(setting.jobs), BlockStore(setting.cache, spill))

@@ -110,6 +110,7 @@ KINDS: dict[str, tuple[Maker, str, str]] = {
         "bundlefs open",
     ),
     "manifest-bare": (begins(b"<manifest><version>3</version>"), "a bundle's manifest", "open"),
+    "index": (begins(b"bundlefs-index 1\n\0"), "the index of a bundle", "bundlefs open"),
     "xml": (begins(b'<?xml version="1.0"?><Envelope ovf:version="1.0">'), "an XML file", "get"),
     "page": (begins(b"<!DOCTYPE html>\n<html><title>404"), "a web page", "get the image itself"),
     "lfs": (
@@ -313,6 +314,7 @@ MARKS = (
     *(b"WithouFreSpacExt", b"COWD\1\0\0\0", b"Bochs Virtual HD Image\0", b"#!/bin/sh\n#V"),
     *(b"\xbe\xba\xfe\xca\0\0\0\0\1", b"VMA\0\0\0\0\1", b"\x3a\xff\x26\xed\1\0"),
     *(b"EVF\x09\x0d\x0a\xff\0", b"EVF2\x0d\x0a\x81\0", b"AFF10\x0d\x0a\0", b"partclone-image"),
+    b"bundlefs-index ",
     *(b"PaRtImAgE-VoLuMe", b"MSWIM\0\0\0", b"btrfs-stream\0", b"PK\3\4", b"PK\5\6\0\0\0\0"),
     *(b"7z\xbc\xaf\x27\x1c\0", b"Rar!\x1a\7", b"070701", b"070702", b"070707", b"!<arch>\n"),
     *(b"\xed\xab\xee\xdb", b"MSCF\0\0\0\0", b"xar!\0\x1c\0\1", b"\x5d\0\0", b"LZIP\1"),

@@ -1,6 +1,7 @@
 """contrib/format.md agrees with what is written: by its tables, and by a reader made from it."""
 
 import hashlib
+import hmac
 import json
 import re
 import struct
@@ -14,13 +15,14 @@ import bundlefs
 from bundlefs.base.spans import Span
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.codec import tar
-from bundlefs.codec.cbc import CbcState
+from bundlefs.codec.cbc import CbcState, decrypt
 from bundlefs.keys.rsa import Secret
 from bundlefs.manifest.write import Contents, Metadata, WrappedSecrets, render
 from bundlefs.state import kept
 from bundlefs.state.format import StateContents
 from bundlefs.state.index import PART_SIZE, Index, Totals
 from bundlefs.state.lock import lock_path
+from bundlefs.state.sealed_index import LARGEST, index_size, largest_index, seal_index
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "contrib" / "format.md").read_text()
@@ -123,6 +125,30 @@ def test_the_arrays_are_what_the_page_says() -> None:
     assert states[:32] == SECRET.iv + b"\x1f\x8b\x08" + bytes(6) + b"\x03" + bytes(6)
     assert states[32:64] == bytes([1]) * 16 + (bytes([41]) * (numbers[1] % 16)).ljust(16, b"\0")
     assert struct.unpack("=4Q", extents) == (0, 4096, 8192, 9000)
+
+
+def test_the_index_is_read_with_nothing_but_what_the_page_says() -> None:
+    page, data = section("The index"), seal_index(state().index, SECRET)
+    sizes = [row[1] for row in table("The index")]
+    blocks = 3
+    assert sizes == ["17", "32", "16", "8 (N + 1), and 8 more where N is even", "32"]
+    assert len(data) == 17 + 32 + 16 + 8 * (blocks + 1) + 32 == index_size(blocks)
+    assert index_size(4) == index_size(blocks) + 16
+    labels = re.findall(r"`bundlefs-index ([a-z]+)`", page)
+    encrypt, start, sign = (
+        hmac.digest(SECRET.key, f"bundlefs-index {label}".encode(), "sha256") for label in labels
+    )
+    assert data[:17] == b"bundlefs-index 1\n"
+    assert data[17:49] == hashlib.sha256(b"a" * 40).digest()
+    assert data[-32:] == hmac.digest(sign, data[:-32], "sha256")
+    plain = decrypt(encrypt[:16], data[49:65], data[65:-32])
+    entries, padding = plain[: 8 * blocks], plain[8 * blocks :]
+    assert padding == bytes([8]) * 8
+    assert struct.unpack("<6I", entries) == (1001, 1, 1002, 2, 100, 3)
+    assert data[49:65] == hmac.digest(start, entries, "sha256")[:16]
+    assert f"{LARGEST >> 20} MiB" in page
+    assert largest_index(6400) == 6400 // 64 + 256
+    assert "a 64th of the parts and 256 bytes" in page
 
 
 def test_the_files_beside_it_have_these_names() -> None:

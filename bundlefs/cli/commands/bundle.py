@@ -205,6 +205,8 @@ def _from_pipe(options: _Options, size: int, recipe: Recipe, pipe: BinaryIO) -> 
         while data:
             writer.write(data)
             data = pipe.read(_PIECE)
+    if recipe.with_index:
+        writer.write_index()
     for to in recipe.recipients:
         writer.write_manifest_for(metadata, to)
     _tell(notes)

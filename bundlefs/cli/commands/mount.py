@@ -154,6 +154,7 @@ def read_recipe(arguments: argparse.Namespace) -> Recipe:
         level=level,
         sparse=not options.no_sparse,
         user_key=fingerprint(keys.public) if lasting else EPHEMERAL,
+        with_index=options.with_index,
     )
 
 

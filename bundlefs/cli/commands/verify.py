@@ -22,6 +22,7 @@ from bundlefs.cli.options.given import GivenBundle, add_bundle_arguments, add_jo
 from bundlefs.cli.streams import show
 from bundlefs.manifest.read import BundleManifest
 from bundlefs.unbundling.extract import Pass, check_parts
+from bundlefs.unbundling.indexes import FoundIndex, find_file
 from bundlefs.unbundling.outputs import Nowhere
 from bundlefs.unbundling.parts import PartFiles
 from bundlefs.unbundling.unlock import Keys, Signature, check_signature, unlock
@@ -175,3 +176,30 @@ def _contents(
     else:
         why = "no private key given (--user-key)" if whole else "the parts are damaged"
         report.add("decryption, tar digest, image size", "skipped", why)
+    if found:
+        _index(report, manifest, keys, given, found[0])
+
+
+def _index(
+    report: _Report,
+    manifest: BundleManifest,
+    keys: Keys,
+    given: GivenBundle,
+    parts: PartFiles,
+) -> None:
+    """Check the index that came with the bundle, if one did; EC2 does without."""
+
+    def fits(index: FoundIndex) -> str:
+        secret = unlock(manifest, keys, ignore_signature=True)
+        return f"{index.table(manifest, secret, parts.size).blocks} blocks"
+
+    try:
+        folders = (given.folder, given.manifest.absolute().parent)
+        index = find_file(manifest, parts.size, folders)
+    except BundleError as error:
+        report.add("index", "failed", str(error))
+        return
+    if index and keys.can_open:
+        report.check("index", lambda: fits(index))
+    elif index:
+        report.add("index", "skipped", "no private key given (--user-key)")

@@ -79,6 +79,7 @@ class BundleOptions:
     product_code: list[str]
     ancestor_ami: list[str]
     no_sparse: bool
+    with_index: bool
     arch: ArchOptions
     image: ImageOptions
     keys: KeyOptions
@@ -106,6 +107,12 @@ def add_bundle_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--product-code", metavar="CODE", action="append", default=[], help="repeatable")
     add("--ancestor-ami", metavar="AMI", action="append", default=[], help="repeatable")
+    add(
+        "--with-index",
+        action="store_true",
+        help="add PREFIX.index, with which `bundlefs open` reads the bundle at random on any host;"
+        " EC2 does not look at it",
+    )
     _add_image_options(add)
     add_key_options(parser)
 
