@@ -65,10 +65,18 @@ class Names:
             return part if self.name(part) == name else None
         return None
 
+    def manifests(self) -> tuple[ManifestFile, ...]:
+        """Return all manifests."""
+        return tuple(ManifestFile(number) for number in range(len(self.recipe.recipients)))
+
+    def index(self) -> str | None:
+        """Return the file name of the index, if it is wanted."""
+        return self.name(IndexFile()) if self.recipe.with_index else None
+
     def others(self) -> tuple[ManifestFile | IndexFile, ...]:
         """Return all that are no parts: the manifests, and the index if it is wanted."""
-        manifests = (ManifestFile(number) for number in range(len(self.recipe.recipients)))
-        return (*manifests, IndexFile()) if self.recipe.with_index else tuple(manifests)
+        manifests = self.manifests()
+        return (*manifests, IndexFile()) if self.recipe.with_index else manifests
 
     def key(self, entry: Entry) -> int:
         """Return the number of an entry: that of a part comes after those of all others."""

@@ -19,12 +19,14 @@ class Status:
     `storage_silent_seconds` is for how long the image's storage has not answered a read, and 0
     while it answers within a second.
     `first_part` is the name of part 0: the others count up from there, by as many digits.
+    `index_file` is the name of the index that travels with the bundle, if one does.
     """
 
     phase: str
     image: str
     first_part: str
     manifests: tuple[str, ...]
+    index_file: str | None
     image_size: int
     image_bytes_read: int
     tar_size: int
@@ -48,6 +50,7 @@ class Standing:
         self._image = image
         self._first_part = names.name(Part(0))
         self._manifests = tuple(map(names.name, names.manifests()))
+        self._index_file = names.index()
         self._index = index
         self._maker = maker
         self._frontier = frontier
@@ -62,6 +65,7 @@ class Standing:
             image=str(self._image.path),
             first_part=self._first_part,
             manifests=self._manifests,
+            index_file=self._index_file,
             image_size=self._image.size,
             image_bytes_read=self._image.bytes_read,
             tar_size=self._maker.size,
