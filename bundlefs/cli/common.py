@@ -97,6 +97,12 @@ def needs_fuse() -> Iterator[None]:
     """
     try:
         yield
+    except ModuleNotFoundError as error:
+        raise MountError(
+            f"mounting needs the Python package {error.name}, which is not installed: install"
+            " pyfuse3, the distribution's package or PyPI's; bundle, verify, unbundle and manifest"
+            " do without"
+        ) from error
     except ImportError as error:
         raise MountError(
             f"FUSE's library cannot be loaded ({error}): install the package fuse3"

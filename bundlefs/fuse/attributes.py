@@ -29,7 +29,7 @@ class Attributes:
         """Return those of a file, which the kernel may remember for `seconds`."""
         attributes = pyfuse3.EntryAttributes()
         attributes.st_ino = inode.number
-        attributes.st_mode = pyfuse3.ModeT(stat.S_IFREG | (0o444 & ~self._umask))
+        attributes.st_mode = stat.S_IFREG | (0o444 & ~self._umask)
         attributes.st_nlink = 1
         attributes.st_size = size
         attributes.st_blocks = -(-attributes.st_size // 512)
@@ -46,7 +46,7 @@ class Attributes:
         if inode.local == FOLDER and not inode.is_root:
             # The name may lead to another image by then.
             attributes.entry_timeout = _SOON
-        attributes.st_mode = pyfuse3.ModeT(stat.S_IFDIR | (0o555 & ~self._umask))
+        attributes.st_mode = stat.S_IFDIR | (0o555 & ~self._umask)
         attributes.st_nlink = 2
         return attributes
 

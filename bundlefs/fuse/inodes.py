@@ -7,6 +7,8 @@ the entries by their keys. What the files in `.bundlefs` hold is another at each
 lookup of one gets a number of its own, from `FIRST_SNAPSHOT` on.
 """
 
+from __future__ import annotations  # pyfuse3 before 3.4, which Debian 12 has, names no types
+
 from typing import NamedTuple, Self
 
 import pyfuse3
@@ -30,7 +32,7 @@ class Inode(NamedTuple):
     @property
     def number(self) -> pyfuse3.InodeT:
         """The number that the kernel knows it by."""
-        return pyfuse3.InodeT(self.view * _STRIDE + self.local)
+        return self.view * _STRIDE + self.local
 
     @property
     def key(self) -> int | None:
@@ -43,10 +45,10 @@ class Inode(NamedTuple):
         """Whether it is the folder that the mount itself is."""
         return self.view == 0 and self.local == FOLDER
 
-    def sibling(self, local: int) -> "Inode":
+    def sibling(self, local: int) -> Inode:
         """Return the inode of another number in the same view."""
         return Inode(self.view, local)
 
-    def entry(self, key: int) -> "Inode":
+    def entry(self, key: int) -> Inode:
         """Return the inode of an entry in the same view."""
         return Inode(self.view, _FIRST_ENTRY + key)

@@ -25,6 +25,8 @@ Concurrency: all of this runs in the event loop's thread. A handler that waits f
 frontier waits for a future, not in a thread; what computes goes to a thread.
 """
 
+from __future__ import annotations  # pyfuse3 before 3.4, which Debian 12 has, names no types
+
 import contextlib
 import errno
 import os
@@ -197,7 +199,7 @@ class Operations(pyfuse3.Operations):
 
     def _new_handle(self) -> pyfuse3.FileHandleT:
         self._handles += 1
-        return pyfuse3.FileHandleT(self._handles)
+        return self._handles
 
     @listing_handler
     async def readdir(
@@ -208,7 +210,7 @@ class Operations(pyfuse3.Operations):
         for number in range(start_id, len(names)):
             name, inode = names[number]
             attributes = self._listed(inode)
-            encoded = pyfuse3.FileNameT(os.fsencode(name))
+            encoded = os.fsencode(name)
             if not pyfuse3.readdir_reply(token, encoded, attributes, number + 1):
                 return
 
@@ -323,7 +325,7 @@ class Operations(pyfuse3.Operations):
         """Return the names of the extended attributes."""
         with contextlib.suppress(pyfuse3.FUSEError):
             async with self._with_digest(inode, ctx.pid):
-                return [pyfuse3.XAttrNameT(DIGEST_XATTR)]
+                return [DIGEST_XATTR]
         return []
 
     @handler

@@ -3,6 +3,8 @@
 python from_memory.py FOLDER MOUNTPOINT
 """
 
+from __future__ import annotations  # pyfuse3 before 3.4, which Debian 12 has, names no types
+
 import errno
 import os
 import signal
@@ -33,9 +35,9 @@ class FromMemory(pyfuse3.Operations):
         attributes.st_ino = inode
         attributes.attr_timeout = attributes.entry_timeout = 1e6
         if inode == pyfuse3.ROOT_INODE:
-            attributes.st_mode = pyfuse3.ModeT(stat.S_IFDIR | 0o555)
+            attributes.st_mode = stat.S_IFDIR | 0o555
         else:
-            attributes.st_mode = pyfuse3.ModeT(stat.S_IFREG | 0o444)
+            attributes.st_mode = stat.S_IFREG | 0o444
             attributes.st_size = len(self._data[inode - 2])
         return attributes
 
@@ -45,23 +47,21 @@ class FromMemory(pyfuse3.Operations):
         """Find by name."""
         if name not in self._names:
             raise pyfuse3.FUSEError(errno.ENOENT)
-        return await self.getattr(pyfuse3.InodeT(self._names.index(name) + 2), ctx)
+        return await self.getattr(self._names.index(name) + 2, ctx)
 
     async def opendir(
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.FileHandleT:
         """Nothing to prepare."""
-        return pyfuse3.FileHandleT(inode)
+        return inode
 
     async def readdir(
         self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken
     ) -> None:
         """List all names."""
         for number in range(start_id, len(self._names)):
-            attributes = await self.getattr(
-                pyfuse3.InodeT(number + 2), cast("pyfuse3.RequestContext", None)
-            )
-            name = pyfuse3.FileNameT(self._names[number])
+            attributes = await self.getattr(number + 2, cast("pyfuse3.RequestContext", None))
+            name = self._names[number]
             if not pyfuse3.readdir_reply(token, name, attributes, number + 1):
                 return
 
@@ -69,7 +69,7 @@ class FromMemory(pyfuse3.Operations):
         self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.FileInfo:
         """Nothing to prepare."""
-        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(inode), keep_cache=True)
+        return pyfuse3.FileInfo(fh=inode, keep_cache=True)
 
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
         """Return a slice, without a copy."""

@@ -170,4 +170,8 @@ def test_a_command_that_is_missing_or_ambiguous_would_be_seen(tmp_path: Path) ->
 
 def test_the_patterns_of_the_newcomer_are_found() -> None:
     assert len(PATTERNS) > 15
-    assert {"^pipx uninstall ", "^sudo apt install ", " fuse\\.bundlefs "} <= PATTERNS
+    assert {
+        "^pipx uninstall ",
+        "^sudo apt install .* libfuse3-dev ",
+        " fuse\\.bundlefs ",
+    } <= PATTERNS

@@ -6,6 +6,8 @@ The first GOOD bytes of SIZE read as 'x', a read beyond them fails with EIO, whi
 a worn-out disk answers. A script, since pyfuse3 has one session for each process.
 """
 
+from __future__ import annotations  # pyfuse3 before 3.4, which Debian 12 has, names no types
+
 import contextlib
 import errno
 import stat
@@ -20,8 +22,8 @@ import trio
 from tests.mount.commands import eventually
 from tests.support.mounts import detach, is_mounted
 
-NAME = pyfuse3.FileNameT(b"disk")
-FILE = pyfuse3.InodeT(pyfuse3.ROOT_INODE + 1)
+NAME = b"disk"
+FILE = pyfuse3.ROOT_INODE + 1
 
 
 class BrokenDisk(pyfuse3.Operations):
@@ -42,7 +44,7 @@ class BrokenDisk(pyfuse3.Operations):
         attributes.st_ino = inode
         is_file = inode == FILE
         mode = stat.S_IFREG | 0o444 if is_file else stat.S_IFDIR | 0o555
-        attributes.st_mode = pyfuse3.ModeT(mode)
+        attributes.st_mode = mode
         attributes.st_size = self._size if is_file else 0
         return attributes
 
@@ -64,7 +66,7 @@ class BrokenDisk(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,  # noqa: ARG002  # same
     ) -> pyfuse3.FileInfo:
         """Open the file, past the page cache: no read-ahead runs into the bad part early."""
-        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(inode), direct_io=True)
+        return pyfuse3.FileInfo(fh=inode, direct_io=True)
 
     async def read(
         self,

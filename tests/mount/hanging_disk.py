@@ -9,6 +9,8 @@ then, not even by SIGKILL, as with a disk that has gone. Without it a read can b
 script, since pyfuse3 has one session for each process.
 """
 
+from __future__ import annotations  # pyfuse3 before 3.4, which Debian 12 has, names no types
+
 import contextlib
 import os
 import stat
@@ -47,7 +49,7 @@ class HangingDisk(pyfuse3.Operations):
         attributes.st_ino = inode
         is_file = inode != pyfuse3.ROOT_INODE
         mode = stat.S_IFREG | 0o444 if is_file else stat.S_IFDIR | 0o555
-        attributes.st_mode = pyfuse3.ModeT(mode)
+        attributes.st_mode = mode
         attributes.st_size = os.fstat(self._content).st_size if is_file else 0
         return attributes
 
@@ -61,7 +63,7 @@ class HangingDisk(pyfuse3.Operations):
         if name not in self._names:
             self._names.append(name)
         number = pyfuse3.ROOT_INODE + 1 + self._names.index(name)
-        return await self.getattr(pyfuse3.InodeT(number), ctx)
+        return await self.getattr(number, ctx)
 
     async def open(
         self,
@@ -70,7 +72,7 @@ class HangingDisk(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,  # noqa: ARG002  # same
     ) -> pyfuse3.FileInfo:
         """Open a file."""
-        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(inode), direct_io=self._direct)
+        return pyfuse3.FileInfo(fh=inode, direct_io=self._direct)
 
     async def read(
         self,

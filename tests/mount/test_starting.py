@@ -1,5 +1,6 @@
 """A mount that cannot start, or ends before it answers: a line that says why, and nothing left."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,32 @@ def test_without_libfuse(
         line = refusal(*each, mountpoint, code=1, program=without_libfuse)
         assert line.startswith("bundlefs: FUSE's library cannot be loaded (libfuse3.so.3: ")
         assert line.endswith("install the package fuse3")
+
+
+# pyfuse3
+
+
+OLD_PYFUSE3 = """
+import sys, pyfuse3
+for name in [name for name in vars(pyfuse3) if name.endswith("T")]:
+    delattr(pyfuse3, name)
+from bundlefs.cli import main
+sys.exit(main())
+"""
+"""A pyfuse3 without names for types, as those before 3.4 are."""
+
+
+def test_with_the_pyfuse3_of_debian_12(image: Path, mountpoint: Path) -> None:
+    program = (sys.executable, "-c", OLD_PYFUSE3)
+    words = ("--state", "none", "--arch", "x86_64", image, mountpoint)
+    assert attempt("mount", *words, program=program).code == 0
+    try:
+        assert names(mountpoint) == ["image.manifest.xml", "image.part.00"]
+        part = mountpoint / "image.part.00"
+        assert len(part.read_bytes()) == part.stat().st_size > 0
+        assert os.listxattr(part) == ["user.bundlefs.sha1"]
+    finally:
+        bundlefs("umount", mountpoint)
 
 
 # What the system refuses

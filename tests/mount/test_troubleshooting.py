@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -370,6 +371,25 @@ def nowhere_for_the_state(folder: Path) -> str:
     with mounted(image, mountpoint, env={"XDG_STATE_HOME": str(folder / "home")}):
         assert list(folder.glob("home/bundlefs/*.state")), "the remedy"
     return line
+
+
+# Installing
+
+
+@prints("mounting needs the Python package pyfuse3")
+def no_pyfuse3(folder: Path) -> str:
+    image, mountpoint = disk(folder)
+    program = (sys.executable, "-c", WITHOUT_PYFUSE3)
+    return attempt("mount", image, mountpoint, program=program).err
+
+
+WITHOUT_PYFUSE3 = """
+import sys
+from bundlefs.cli import main
+
+sys.modules["pyfuse3"] = None
+sys.exit(main())
+"""
 
 
 # EC2
