@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 from collections import deque
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def known(capsys: pytest.CaptureFixture[str]) -> set[str]:
     for command in COMMANDS:
         with pytest.raises(SystemExit, match=r"^0$"):
             parser((command,)).parse_args([command, "--help"])
-    upload = run(["python3", CONTRIB / "upload", "--help"]).decode()
+    upload = run([sys.executable, "-m", "bundlefs.cli.uploading", "--help"]).decode()
     return set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out + upload)) | FOREIGN
 
 
