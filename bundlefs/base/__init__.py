@@ -6,5 +6,6 @@
 - Memory: `memory` tells how much there is, `heap` bounds what the C library keeps, `recent` keeps
   what is costly to make.
 - Threads: `workers` are those of a mount, built on `threads`, `lanes`, `turns`, `room` and
-  `ordered`; `futures` tell those who wait; `signals` end the program.
+  `ordered`; `futures` tell those who wait, `progress` tells them how far it is; `signals` end the
+  program.
 """

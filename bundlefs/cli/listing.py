@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bundlefs.base.escapes import escaped
+from bundlefs.base.progress import percent
 from bundlefs.cli.common import human
 from bundlefs.cli.streams import show
 from bundlefs.fuse.all_mounts import Mounted, all_mounts
@@ -41,8 +42,8 @@ def _print_table(rows: list[tuple[str, str, str]]) -> None:
 def _state(status: dict[str, Any]) -> list[str]:
     """Return in some words where a mount stands, the phase first."""
     words = [status["phase"]]
-    if status["phase"] == "indexing" and status.get("tar_size"):
-        words.append(f"{100 * status.get('tar_bytes_done', 0) // status['tar_size']:.0f} %")
+    if (done := percent(status)) is not None:
+        words.append(f"{done:.0f} %")
     if "images" in status:
         words.append(f"{len(status['images'])} images")
         if failed := [one for one in status["images"] if one["phase"] == "failed"]:

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bundlefs.base import progress
 from bundlefs.base.errors import UsageError
 from bundlefs.base.escapes import STREAM_ERRORS, escaped
-from bundlefs.cli.bars import Bar
+from bundlefs.cli.bars import Bar, show_waits
 from bundlefs.cli.options.logs import LogOptions
 from bundlefs.cli.streams import say
 
@@ -25,6 +26,7 @@ def set_up_logging(options: LogOptions) -> None:
     """Set up the root logger of a process that mounts or bundles."""
     level = logging.DEBUG if options.verbose else logging.INFO
     logging.basicConfig(handlers=_handlers(options), level=level, force=True)
+    show_waits(quiet=options.quiet)
     # pyfuse3 logs each task that it starts.
     logging.getLogger("pyfuse3").setLevel(logging.INFO)
 
@@ -34,13 +36,24 @@ def _handlers(options: LogOptions) -> list[logging.Handler]:
     journal = _Journal("%(message)s") if _to_journal() else None
     stderr.setFormatter(_json(options) or journal or _Lines("bundlefs: %(levelname)s: %(message)s"))
     if options.foreground and not options.log_file:
+        stderr.addFilter(lambda record: not _is_drawn(record))
         return [stderr]
-    # Until it has gone to the background, the user is there to read what matters.
-    stderr.setLevel(logging.WARNING)
+    # Until it has gone to the background, the user is there to read what matters, and waits.
+    stderr.addFilter(
+        lambda record: (
+            record.levelno >= logging.WARNING
+            or (record.name == progress.log.name and not _is_drawn(record))
+        )
+    )
     kept = _kept(options.log_file)
     if kept and (form := _json(options)):
         kept.setFormatter(form)
     return [stderr, kept] if kept else [stderr]
+
+
+def _is_drawn(record: logging.LogRecord) -> bool:
+    """Return whether a bar shows what a line has to say."""
+    return record.name == progress.log.name and sys.stderr.isatty()
 
 
 def _kept(path: Path | None) -> logging.Handler | None:

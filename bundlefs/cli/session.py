@@ -23,7 +23,7 @@ from bundlefs.bundling.bundle import Bundle
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.store import BlockStore, Spill
 from bundlefs.cli.architecture import Telling, for_image
-from bundlefs.cli.bars import index_progress
+from bundlefs.cli.bars import IndexProgress
 from bundlefs.cli.given import part_files
 from bundlefs.cli.logs import set_up_logging
 from bundlefs.cli.mountopts import fuse_options
@@ -140,7 +140,8 @@ def _serve_image(maker: _Maker, session: Session, ready: Callable[[], None]) -> 
     with closing(maker.bundle(options.image, 0, print_warning)) as bundle:
         if options.cache.eager:
             bundle.when_complete()
-        tick = partial(index_progress(), bundle) if options.mount.foreground else None
+        shown = options.mount.foreground and not options.mount.log.quiet
+        tick = partial(IndexProgress(), bundle) if shown else None
         serve(SingleImage(bundle), session, ready, tick)
 
 

@@ -15,12 +15,14 @@ chunk is inflated by two threads at once.
 import io
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import indexed_gzip
 
 from bundlefs.base.errors import BundlefsError
+from bundlefs.base.progress import Wait
 from bundlefs.base.recent import Recent
 from bundlefs.base.spans import Span, joined, split
 
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 SPACING = 4 << 20
 _READ = 64 << 10
 _CACHE_SIZE = 64 << 20
+_FAR = 64 << 20
+"""Bytes of content that are soon gone through."""
 
 
 class GzipStream(Protocol):
@@ -68,6 +72,10 @@ class GzipPoints:
         damaged: makes the error of what is wrong with it.
         spacing: bytes of content between two points.
         index: what `grown` returned at an earlier time.
+        name: what people call the content.
+
+    Attributes:
+        wait: while a read goes through much that nobody has read before.
     """
 
     def __init__(
@@ -76,7 +84,11 @@ class GzipPoints:
         damaged: Callable[[str], BundlefsError],
         spacing: int = SPACING,
         index: bytes | None = None,
+        name: object = "",
     ) -> None:
+        self.wait: Wait | None = None
+        self._name = name
+        self._passed = 0
         self._lock = threading.Lock()
         self._damaged = damaged
         self._stream = _AsFile(stream)
@@ -90,7 +102,8 @@ class GzipPoints:
         self._chunks = Chunks(SPACING, self._inflate)
         if index is not None:
             self._take(index)
-        self._known = self._points()
+        points = [offset for offset, _ in self._file.seek_points()]
+        self._known, self._passed = len(points), max(points, default=0)
 
     def _take(self, index: bytes) -> None:
         try:
@@ -111,13 +124,27 @@ class GzipPoints:
         return self._chunks.read(offset, length)
 
     def _inflate(self, number: int) -> bytes:
-        with self._lock:
+        with self._lock, self._waited(number * SPACING):
             try:
                 return self._piece(number)
             except BundlefsError:
                 # Points are made ahead of what is asked for. If that met with damage further on,
                 # the points before it are there now.
                 return self._piece(number)
+
+    @contextmanager
+    def _waited(self, offset: int) -> Iterator[None]:
+        """Tell of what is gone through before a read at this offset, if that is much."""
+        if offset - self._passed < _FAR:
+            yield
+        else:
+            with Wait(self._name, "first pass", self._stream.size) as wait:
+                self.wait = self._stream.wait = wait
+                try:
+                    yield
+                finally:
+                    self.wait = self._stream.wait = None
+        self._passed = max(self._passed, offset)
 
     def _piece(self, number: int) -> bytes:
         self._stream.forget()
@@ -155,11 +182,18 @@ class _AsFile(io.RawIOBase):
 
     Attributes:
         error: of the last read that failed; `indexed_gzip` wraps it, or loses it.
+        wait: who is told how far a read has got, if anybody is.
     """
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._stream.size
 
     def __init__(self, stream: GzipStream) -> None:
         super().__init__()
         self.error: BundlefsError | OSError | None = None
+        self.wait: Wait | None = None
         self._stream = stream
         self._position = 0
 
@@ -191,4 +225,6 @@ class _AsFile(io.RawIOBase):
             raise
         view[: len(data)] = data
         self._position += len(data)
+        if self.wait:
+            self.wait.reached(self._position)
         return len(data)

@@ -29,7 +29,10 @@ _GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV)
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _MOST = 1 << 63
-_NUMBERS = ("image_size", "tar_bytes_done", "tar_size", "storage_silent_seconds")
+_NUMBERS = (
+    *("image_size", "storage_silent_seconds", "tar_bytes_done", "tar_size"),
+    *("pass_bytes_done", "pass_bytes_total", "pass_seconds"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ _METRICS = (
     ("parts_made", "parts_made", "gauge", "Parts whose digest is known."),
     ("sealed_bytes", "sealed_bytes", "gauge", "Bytes of the bundle that are made or there."),
     ("blocks_compressed", "blocks_compressed_total", "counter", "Blocks that were compressed."),
+    ("pass_bytes_done", "pass_done_bytes", "gauge", "Bytes gone through by a pass."),
+    ("pass_bytes_total", "pass_bytes", "gauge", "Bytes of what is gone through."),
     ("seconds", "uptime_seconds", "gauge", "Seconds since the mount."),
     ("pass_seconds", "pass_seconds", "gauge", "Seconds that the index pass has taken."),
     (
@@ -27,7 +29,7 @@ _METRICS = (
 
 _IN_LABELS = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
-_PHASES = ("unopened", "opening", "idle", "indexing", "complete", "failed")
+_PHASES = ("unopened", "opening", "unpacking", "idle", "indexing", "complete", "failed")
 
 
 def text(status: Mapping[str, Any]) -> str:

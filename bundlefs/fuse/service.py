@@ -20,6 +20,7 @@ import trio
 from bundlefs.base import signals
 from bundlefs.base.errors import MountError
 from bundlefs.base.escapes import escaped
+from bundlefs.base.progress import percent
 from bundlefs.fuse.mountpoint import read_status
 from bundlefs.fuse.views import Images
 
@@ -81,8 +82,8 @@ async def tell_status(images: Images, notifier: Notifier) -> None:
 def _status_text(images: Images) -> str:
     status = asdict(images.status())
     text = f"{status['phase']}: {status['image']}"
-    if status["phase"] == "indexing":
-        text += f", {100 * status['tar_bytes_done'] // status['tar_size']} %"
+    if (done := percent(status)) is not None:
+        text += f", {done} %"
     if silent := status.get("storage_silent_seconds"):
         text += f", storage has not answered for {silent:.0f} s"
     if status.get("parts_made"):

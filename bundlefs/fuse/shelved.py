@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from bundlefs.base import progress
 from bundlefs.base.errors import ImageChangedError, ImageError
 from bundlefs.base.storage import Storage
 from bundlefs.fuse.looks import Identity
@@ -32,12 +33,21 @@ class Passing(View[Any], Watched, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Unopened:
-    """What is told of an image that is not open: `phase` is `unopened`, `opening` or `failed`."""
+    """What is told of an image that is not open.
+
+    Attributes:
+        phase: `unopened`, `opening`, `unpacking` or `failed`.
+        pass_bytes_done: of `pass_bytes_total`, the size of a compressed file that is unpacked, or
+            gone through to find its size; else both are 0.
+    """
 
     phase: str
     image: str
     storage_silent_seconds: float
     error: str | None
+    pass_bytes_done: int = 0
+    pass_bytes_total: int = 0
+    pass_seconds: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -84,10 +94,14 @@ class ShelvedImage:
             return view.status()
         if self.last and (self.error is None or self.last[0].phase == "failed"):
             return self.last[0]
-        phase = "failed" if self.error else "opening" if self.opened else "unopened"
-        error = str(self.error) if self.error else None
         silent = round(self.storage.silent_seconds, 1)
-        return Unopened(phase, str(self.path), silent, error)
+        if self.error or not self.opened:
+            phase, error = ("failed", str(self.error)) if self.error else ("unopened", None)
+            return Unopened(phase, str(self.path), silent, error)
+        if (wait := progress.of(self.path)) is None:
+            return Unopened("opening", str(self.path), silent, None)
+        done, total, seconds = wait.done, wait.total or 0, round(wait.seconds, 3)
+        return Unopened("unpacking", str(self.path), silent, None, done, total, seconds)
 
     def space(self) -> tuple[int, int]:
         """Return the size of the image, and of the bundle as far as it is made; bytes."""

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bundlefs.base.errors import ImageError
+from bundlefs.base.progress import Wait
 from bundlefs.base.spans import Span, ceil_div
 from bundlefs.codec.gzip_points import SPACING, GzipPoints
 from bundlefs.image import foreign, unpack
@@ -48,7 +49,7 @@ class GzippedImage:
         self.size, self._end, index = known or (*_count(file), None)
         self._saved = known is not None
         spacing = SPACING * ceil_div(self.size, SPACING * _MOST_POINTS)
-        self._points = GzipPoints(_Spans(file, self._end), self._damaged, spacing, index)
+        self._points = GzipPoints(_Spans(file, self._end), self._damaged, spacing, index, file.path)
         self._closed = False
 
     def extents(self) -> tuple[Span, ...]:
@@ -118,9 +119,10 @@ def _count(file: Image) -> tuple[int, int]:
     data = unpack.Unpacked(file, Form.GZIP)
     size, tail = 0, b""
     try:
-        for piece in data:
-            size += len(piece)
-            tail = (tail + piece[-foreign.TAIL_SIZE :])[-foreign.TAIL_SIZE :]
+        with Wait(file.path, "finding its size", file.size) as wait:
+            for piece in data.told_to(wait):
+                size += len(piece)
+                tail = (tail + piece[-foreign.TAIL_SIZE :])[-foreign.TAIL_SIZE :]
     except OSError as error:
         raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error
     if not size:

@@ -13,6 +13,7 @@ from pathlib import Path
 from bundlefs.base.errors import ImageError
 from bundlefs.base.files import open_unnamed, write_all
 from bundlefs.base.holes import GRAIN, grains_with_data
+from bundlefs.base.progress import Wait
 from bundlefs.image import unpack
 from bundlefs.image.forms import Form
 from bundlefs.image.raw import Image
@@ -65,7 +66,8 @@ def _fill(file: Image, form: Form, folder: Path, descriptor: int) -> int:
     spool = _Spool(descriptor)
     pieces = unpack.Unpacked(file, form)
     try:
-        size = spool.write(pieces)
+        with Wait(file.path, "unpacking", file.size) as wait:
+            size = spool.write(pieces.told_to(wait))
     except _SpoolError as error:
         raise ImageError(_why_full(file, form, folder, error)) from error
     except OSError as error:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from isal import igzip_lib
 
 from bundlefs.base.errors import FormError
+from bundlefs.base.progress import Wait
 from bundlefs.codec.members import PIECE, Decoder, gzip_decoder, inflated
 from bundlefs.image import forms, limits, trailing
 from bundlefs.image.forms import Form
@@ -100,6 +101,12 @@ class Unpacked:
     def __iter__(self) -> Iterator[bytes]:
         return inflated(self._packed, self._make)
 
+    def told_to(self, wait: Wait) -> Iterator[bytes]:
+        """Yield the same, and tell how many bytes of the file were read for it."""
+        for piece in self:
+            wait.reached(self._packed.taken)
+            yield piece
+
 
 class _Packed:
     """The compressed file, read in order."""
@@ -112,6 +119,11 @@ class _Packed:
         self._rest = b""
         self._member = 0
         self.end = 0
+
+    @property
+    def taken(self) -> int:
+        """How many bytes of the file were read."""
+        return self._offset
 
     @property
     def _position(self) -> int:

@@ -14,6 +14,7 @@ from bundlefs.base.errors import (
     BundleError,
     ClosedError,
 )
+from bundlefs.base.progress import Wait
 from bundlefs.base.spans import Span, joined
 from bundlefs.codec.untar import Member, Run, read_member
 from bundlefs.keys.files import Passphrase
@@ -53,6 +54,7 @@ class OpenedBundle:
         secret: Secret,
         beside: Path | None = None,
     ) -> None:
+        self.name = f"{manifest.file_stem}.img"
         self._parts = parts
         self.access, self._plain = _plain(manifest, parts, secret, beside)
         self._member: Member = read_member(self._plain.read)
@@ -61,7 +63,6 @@ class OpenedBundle:
                 f"the image in the bundle has {self._member.size} bytes, the manifest says"
                 f" {manifest.size}"
             )
-        self.name = f"{manifest.file_stem}.img"
         self.size = manifest.size
         self._closed = False
 
@@ -94,6 +95,11 @@ class OpenedBundle:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def wait(self) -> Wait | None:
+        """What a read waits for that takes long, if one does."""
+        return self._plain.wait
 
     @property
     def sealed_size(self) -> int:
@@ -158,7 +164,9 @@ def _plain(
         unsealed = Unsealed(parts, secret, table.gzip_size)
         return "by the index beside it", PlainByBlocks(unsealed, table)
     points = _points_file(manifest) if parts.checked else None
-    return "by access points", PlainByPoints(Unsealed(parts, secret), points)
+    return "by access points", PlainByPoints(
+        Unsealed(parts, secret), points, f"{manifest.file_stem}.img"
+    )
 
 
 def _points_file(manifest: BundleManifest) -> PointsFile:

@@ -12,6 +12,7 @@ from typing import Protocol
 from isal import igzip_lib
 
 from bundlefs.base.errors import BundleError
+from bundlefs.base.progress import Wait
 from bundlefs.base.spans import Span
 from bundlefs.codec.deflate import BLOCK_SIZE, crc32
 from bundlefs.codec.gzip_points import Chunks, GzipPoints
@@ -21,6 +22,10 @@ from bundlefs.unbundling.unseal import Unsealed
 
 class Plain(Protocol):
     """The tar stream by offset."""
+
+    @property
+    def wait(self) -> Wait | None:
+        """What a read waits for that takes long, if one does."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Return up to `length` bytes at `offset`, fewer only at the end of the stream."""
@@ -50,6 +55,7 @@ class PlainByBlocks:
         self._unsealed = unsealed
         self._index = index
         self._chunks = Chunks(BLOCK_SIZE, self._inflate)
+        self.wait = None
 
     def read(self, offset: int, length: int) -> bytes:
         """Return up to `length` bytes at `offset`."""
@@ -75,10 +81,15 @@ class PlainByBlocks:
 class PlainByPoints:
     """The tar stream of any bundle, by access points, which are kept in `kept` if it is given."""
 
-    def __init__(self, unsealed: Unsealed, kept: PointsFile | None) -> None:
+    def __init__(self, unsealed: Unsealed, kept: PointsFile | None, name: str) -> None:
         self._kept = kept
         known = self._kept.load() if self._kept else None
-        self._points = GzipPoints(unsealed, BundleError, index=known)
+        self._points = GzipPoints(unsealed, BundleError, index=known, name=name)
+
+    @property
+    def wait(self) -> Wait | None:
+        """The pass over the bundle, while a read waits for it."""
+        return self._points.wait
 
     def read(self, offset: int, length: int) -> bytes:
         """Return up to `length` bytes at `offset`."""

@@ -24,7 +24,12 @@ _READ_THREADS = 64
 
 @dataclass(frozen=True, slots=True)
 class OpenStatus:
-    """What an opened bundle says of itself. Sizes are bytes; `phase` is `complete` or `failed`."""
+    """What an opened bundle says of itself. Sizes are bytes, times are seconds.
+
+    Attributes:
+        phase: `complete`, `indexing` while a read waits for a pass over the bundle, or `failed`.
+        pass_bytes_done: how far that pass is in the bundle's `pass_bytes_total`, else both are 0.
+    """
 
     phase: str
     image: str
@@ -32,6 +37,9 @@ class OpenStatus:
     sealed_bytes: int
     access: str
     error: str | None
+    pass_bytes_done: int = 0
+    pass_bytes_total: int = 0
+    pass_seconds: float = 0.0
 
 
 class DiskView:
@@ -100,13 +108,17 @@ class DiskView:
 
     def status(self) -> OpenStatus:
         """Return what is opened and whether it can still be read."""
+        wait = self._bundle.wait
         return OpenStatus(
-            phase="failed" if self._error else "complete",
+            phase="failed" if self._error else "indexing" if wait else "complete",
             image=self._name,
             image_size=self._bundle.size,
             sealed_bytes=self._bundle.sealed_size,
             access=self._bundle.access,
             error=self._error,
+            pass_bytes_done=wait.done if wait else 0,
+            pass_bytes_total=(wait.total or 0) if wait else 0,
+            pass_seconds=round(wait.seconds, 3) if wait else 0.0,
         )
 
     def space(self) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import KeyPair
 from tests.interop.back import MIB, done, peak_memory, refused, report
-from tests.mount.commands import attempt, terminal
+from tests.mount.commands import IMPATIENT, attempt, terminal
 from tests.support import bundles, images
 from tests.support.bundles import BUNDLERS, OF_NOTHING, Bundler, Made, Stages, Workshop
 from tests.support.tools import pipeline, run
@@ -205,7 +205,21 @@ def test_a_progress_bar_on_a_terminal(workshop: Workshop) -> None:
     made = workshop.seal(stages, Bundler(bundles.gnu_tar(), part_size=16 * 1024), "zeros")
     with terminal("verify", made.manifest, "--user-key", workshop.user.private) as shown:
         assert shown.finish() == 1  # the stream has no end
-    assert re.search(r"\r *[1-9][0-9]*%\|", shown.shown), shown.shown
+    for doing in ("digesting", "decrypting"):
+        assert re.search(rf"\r{doing} image.manifest.xml: *[1-9][0-9]*%\|", shown.shown)
+    with terminal("verify", "--quiet", made.manifest, "--user-key", workshop.user.private) as quiet:
+        assert quiet.finish() == 1
+    assert "%|" not in quiet.shown
+
+
+def test_lines_of_progress_without_a_terminal(made: Made, workshop: Workshop) -> None:
+    words = ("verify", made.manifest, "--user-key", workshop.user.private)
+    ending, quiet = (attempt(*words, *option, program=IMPATIENT) for option in ((), ("-q",)))
+    digesting, decrypting = ending.err.splitlines()
+    assert digesting.startswith(f"bundlefs: {made.manifest}: digesting, ")
+    assert decrypting.startswith(f"bundlefs: {made.manifest}: decrypting, ")
+    assert (ending.code, ending.out) == (quiet.code, quiet.out)
+    assert (quiet.code, quiet.err) == (0, "")
 
 
 def test_memory_does_not_grow_with_the_parts(made: Made, workshop: Workshop) -> None:

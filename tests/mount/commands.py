@@ -51,6 +51,14 @@ AS_NOBODY = (
         f" os.setresuid({NOBODY}, {NOBODY}, {NOBODY}); sys.exit(main(sys.argv[1:]))"
     ),
 )
+IMPATIENT = (
+    *(sys.executable, "-c"),
+    (
+        "import sys; from bundlefs.base import progress; from bundlefs.cli import main;"
+        " progress._SOON_SECONDS = 0; sys.exit(main(sys.argv[1:]))"
+    ),
+)
+"""Takes everything for long, and tells how far it is."""
 AS_USER = AS_NOBODY if ROOT else BUNDLEFS
 # Puts the rights that /dev/fuse has on most machines on it, in a namespace.
 OPEN_FUSE = """
@@ -195,14 +203,16 @@ def mounts_at(path: str | Path) -> int:
 
 @contextlib.contextmanager
 def foreground(
-    *words: str | Path, env: Mapping[str, str] | None = None
+    *words: str | Path,
+    env: Mapping[str, str] | None = None,
+    program: Sequence[str] = BUNDLEFS,
 ) -> Iterator[subprocess.Popen[str]]:
     """Run `bundlefs mount -f` until the `with` ends; gives it as soon as the mount answers.
 
     The last of `words` is the mountpoint. Its stderr is a pipe.
     """
     process = subprocess.Popen(
-        [*BUNDLEFS, "mount", "-f", *map(str, words)],
+        [*program, "mount", "-f", *map(str, words)],
         env=settings(dict(env or {})),
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

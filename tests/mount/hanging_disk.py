@@ -3,7 +3,8 @@
     python -m tests.mount.hanging_disk MOUNTPOINT CONTENT GATE [direct]
 
 Each name is a file with the bytes of CONTENT. While the file GATE is there, reads that end
-behind the offset that is written in it are not answered. With `direct` the page cache keeps
+behind the first offset that is written in it are not answered, unless they begin at the second one
+or behind it. With `direct` the page cache keeps
 nothing, so that what was read hangs the next time; and the kernel lets nobody give up a read
 then, not even by SIGKILL, as with a disk that has gone. Without it a read can be killed. A
 script, since pyfuse3 has one session for each process.
@@ -81,15 +82,16 @@ class HangingDisk(pyfuse3.Operations):
         size: int,
     ) -> bytes:
         """Read, once the gate lets it."""
-        while self._held(off + size):  # noqa: ASYNC110  # another process opens the gate
+        while self._held(off, off + size):  # noqa: ASYNC110  # another process opens the gate
             await trio.sleep(POLL_SECONDS)
         return os.pread(self._content, size, off)
 
-    def _held(self, end: int) -> bool:
+    def _held(self, start: int, end: int) -> bool:
         try:
-            return end > int(self._gate.read_text())
+            first, until = map(int, self._gate.read_text().split())
         except FileNotFoundError:
             return False
+        return end > first and start < until
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,20 @@ class Storage:
     folder: Path
     gate: Path
 
-    def hang(self, offset: int = 0) -> None:
-        """Answer no more reads that end behind `offset`."""
+    def hang(self, offset: int = 0, until: int = 1 << 62) -> None:
+        """Answer no more reads that end behind `offset` and begin before `until`."""
         new = self.gate.with_suffix(".new")
-        new.write_text(str(offset))
+        new.write_text(f"{offset} {until}")
         new.replace(self.gate)
+
+    @contextlib.contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """Have reads of the middle wait: whoever opens an image looks at its end."""
+        self.hang(size // 2, size - 128 * 1024)
+        try:
+            yield
+        finally:
+            self.release()
 
     def release(self) -> None:
         """Answer all."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.commands import (
+    IMPATIENT,
     INTERRUPT,
     ROOT,
     assert_nothing_left,
@@ -22,6 +23,7 @@ from tests.mount.commands import (
     refusal,
     terminal,
 )
+from tests.mount.hanging_disk import hanging_disk
 from tests.support import images
 from tests.support.mounts import (
     BUNDLEFS,
@@ -79,18 +81,28 @@ def test_a_signal_unmounts(number: signal.Signals, image: Path, mountpoint: Path
     assert f"bundlefs: INFO: {number.name}: unmounting" in lines
 
 
-def test_the_foreground_logs_progress(slow: Path, mountpoint: Path) -> None:
-    with foreground(*SLOWLY, slow, mountpoint) as process:
+def test_a_pass_that_takes_long(slow: Path, mountpoint: Path, tmp_path: Path) -> None:
+    """The foreground logs how far it is, and `status` draws a bar."""
+    with (
+        hanging_disk(tmp_path / "hangs", slow) as storage,
+        storage.held(slow.stat().st_size),
+        foreground(
+            *("--state", "none", "--eager", storage.folder / "disk", mountpoint), program=IMPATIENT
+        ) as process,
+    ):
         wait_ready(mountpoint)
-        assert names(mountpoint)
+        assert process.stderr
+        lines = iter(process.stderr.readline, "")
+        line = next(line for line in lines if "index pass" in line)
+        shown = bundlefs("status", mountpoint)
+        storage.release()
+        assert next(line for line in lines if " is complete: " in line)
         bundlefs("umount", mountpoint)
-        _, log = process.communicate(timeout=30)
-        assert process.returncode == 0
-    told = [int(percent) for percent in re.findall(r"INFO: (\d+) % of the image, \d+ parts", log)]
-    assert told
-    assert told == sorted(set(told))
-    assert all(percent % 10 == 0 for percent in told)
-    assert "\r" not in log
+        assert process.wait(30) == 0
+    assert re.search(r"INFO: .*/disk: index pass, \d+ % of 6.0 MiB, \d+.\d MiB/s\n", line)
+    assert "\r" not in line
+    assert "phase     indexing: the index pass runs" in shown
+    assert re.search(r"^ +[0-9]+%\|.*/6\.01M \[.*B/s\]$", shown, re.MULTILINE)
 
 
 def test_the_foreground_shows_a_bar_on_a_terminal(slow: Path, mountpoint: Path) -> None:
@@ -290,14 +302,6 @@ def test_status_for_a_person(mount: Mount) -> None:
     assert lines[1] == "phase     complete: all parts are known"
     assert lines[2] == f"bundle    1 parts made, {sealed / 1024:.1f} KiB sealed"
     assert lines[3] == "read      3.0 MiB of the image"
-
-
-def test_status_draws_a_bar_while_the_pass_runs(slow: Path, mountpoint: Path) -> None:
-    with mounted(slow, mountpoint, *SLOWLY, "--eager") as mount:
-        assert eventually(lambda: mount.status()["tar_bytes_done"] > 0)
-        shown = bundlefs("status", mount.path)
-    assert "phase     indexing: the index pass runs" in shown
-    assert re.search(r"^ +[0-9]+%\|.*/6\.01M \[.*B/s\]$", shown, re.MULTILINE)
 
 
 def test_status_as_json(mount: Mount) -> None:

@@ -41,9 +41,9 @@ def test_metrics(mount: Mount) -> None:
     sealed = sum(part.stat().st_size for part in mount.parts())
     after = metrics(mount)
     phases = {phase: value for (name, phase), value in after.items() if name == "bundlefs_phase"}
-    assert phases == dict.fromkeys(("unopened", "opening", "idle", "indexing", "failed"), 0) | {
-        "complete": 1
-    }
+    assert phases == dict.fromkeys(
+        ("unopened", "opening", "unpacking", "idle", "indexing", "failed"), 0
+    ) | {"complete": 1}
     assert after["bundlefs_sealed_bytes", ""] == sealed
     assert after["bundlefs_parts_made", ""] == 3
     assert after["bundlefs_image_bytes", ""] == 25 << 20

@@ -20,6 +20,7 @@ from threading import Thread
 
 import pytest
 
+from bundlefs.base import progress
 from bundlefs.base.errors import ImageChangedError, ImageError, InconsistentError
 from bundlefs.base.spans import Span
 from bundlefs.image import gzipped
@@ -346,6 +347,21 @@ def test_padding_that_xz_does_not_allow(make: Callable[[str], Path]) -> None:
     with path.open("ab") as stream:
         stream.write(bytes(3))
     assert "3 zero bytes are between or behind its streams" in refused(path)
+
+
+@pytest.mark.parametrize("form", COMPRESSED)
+def test_how_far_it_is_while_it_is_unpacked(form: str, make: Callable[[str], Path]) -> None:
+    path, seen = make(form), list[tuple[object, int, bool]]()
+    progress.observe(lambda wait: seen.append((wait.name, wait.done, wait.over)))
+    try:
+        open_source(path).close()
+    finally:
+        progress.observe(None)
+    assert {name for name, _, _ in seen} == {path}
+    done = [each for _, each, _ in seen]
+    assert done == sorted(done)
+    assert done[-1] == path.stat().st_size
+    assert [over for _, _, over in seen] == [False] * (len(seen) - 1) + [True]
 
 
 @pytest.mark.parametrize("form", COMPRESSED)

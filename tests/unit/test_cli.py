@@ -150,7 +150,7 @@ def test_a_failed_status_says_why() -> None:
 
 def test_a_running_status_has_a_bar() -> None:
     *_, last = describe(status(phase="indexing")).splitlines()
-    assert last == bar(status())
+    assert last == bar(status(phase="indexing"))
     assert last.startswith(" 25%|")
     assert last.endswith("| 1.00M/4.00M [00:10<00:30, 105kB/s]")
     assert len(last) == 78
@@ -158,4 +158,4 @@ def test_a_running_status_has_a_bar() -> None:
 
 @pytest.mark.parametrize(("done", "percent"), [(0, "  0%|"), (4 * MIB, "100%|")])
 def test_bars_at_the_ends(done: int, percent: str) -> None:
-    assert bar(status(tar_bytes_done=done)).startswith(percent)
+    assert bar(status(phase="indexing", tar_bytes_done=done)).startswith(percent)

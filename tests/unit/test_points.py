@@ -1,5 +1,6 @@
 """Chunks: each is made once, however many want it; what could not be made is tried again."""
 
+import gzip
 import threading
 import time
 from collections import Counter
@@ -7,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bundlefs.codec.gzip_points import Chunks
+from bundlefs.base.spans import Span
+from bundlefs.codec.gzip_points import Chunks, GzipPoints
 
 SIZE = 1000
 CONTENT = bytes(range(256)) * 40
@@ -79,3 +81,37 @@ def test_what_failed_is_tried_again() -> None:
         chunks.read(0, 10)
     assert chunks.read(0, 10) == CONTENT[:10]
     assert attempts == [0, 0]
+
+
+class Stream:
+    """A gzip stream; notes how far the pass is that a read of it waits for."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.size = len(data)
+        self.points: GzipPoints | None = None
+        self.seen: list[int | None] = []
+
+    def read(self, span: Span) -> bytes:
+        wait = self.points and self.points.wait
+        self.seen.append(wait.done if wait else None)
+        return self.data[span.start : span.stop]
+
+
+def test_a_read_that_goes_through_much_is_told_of() -> None:
+    stream = Stream(gzip.compress(bytes(160 << 20), 0))
+    stream.points = points = GzipPoints(stream, ValueError, name="image")  # type: ignore[arg-type]
+    assert points.read(8 << 20, 1) == b"\0"
+    assert set(stream.seen) == {None}
+    stream.seen.clear()
+    assert points.read(150 << 20, 1) == b"\0"
+    done = [each for each in stream.seen if each is not None]
+    assert done == sorted(done)
+    assert len(set(done)) > 10
+    assert done[-1] < stream.size
+    assert points.wait is None
+    stream.seen.clear()
+    # It was gone through: the points lead there now.
+    assert points.read(100 << 20, 1) == points.read(20 << 20, 1) == b"\0"
+    assert set(stream.seen) == {None}
+    points.close()

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -15,6 +14,7 @@ from typing import BinaryIO
 from bundlefs.base.errors import BundlefsError, UsageError
 from bundlefs.base.files import open_unnamed
 from bundlefs.base.heap import bound_heaps
+from bundlefs.base.progress import Wait
 from bundlefs.base.workers import Workers
 from bundlefs.bundling import frontier
 from bundlefs.bundling.assembly import Assembly, Engine
@@ -180,7 +180,7 @@ def _from_file(options: _Options, recipe: Recipe, descriptor: int | None = None)
     with (
         Assembly(Engine(workers, tap)) as assembly,
         closing(assembly.bundle(Bundle, opens, prepare)) as bundle,
-        bundle_watched(bundle),
+        bundle_watched(bundle, quiet=options.log.quiet),
     ):
         _remove_manifests(options.dest, recipe, bundle.sealed_before().digests)
         Export(bundle, tap, DirectorySink(options.dest), options.dest).run()
@@ -191,19 +191,25 @@ def _from_pipe(options: _Options, size: int, recipe: Recipe, pipe: BinaryIO) -> 
     making, notes = options.bundle, list[str]()
     metadata = for_pipe(making.arch, recipe.metadata, notes.append)
     warn_if_large(size, "standard input", making.image)
-    with BundleWriter(
-        recipe.prefix,
-        size,
-        DirectorySink(options.dest),
-        level=recipe.level,
-        jobs=making.work.jobs,
-        user_keys=recipe.user_keys,
-    ) as writer:
+    with (
+        BundleWriter(
+            recipe.prefix,
+            size,
+            DirectorySink(options.dest),
+            level=recipe.level,
+            jobs=making.work.jobs,
+            user_keys=recipe.user_keys,
+        ) as writer,
+        Wait("standard input", "bundling", size) as wait,
+    ):
         data = pipe.read(_PIECE)
+        done = 0
         require_raw_pipe(making.image, data)
         _remove_manifests(options.dest, recipe, ())
         while data:
             writer.write(data)
+            done += len(data)
+            wait.reached(done)
             data = pipe.read(_PIECE)
     if recipe.with_index:
         writer.write_index()
@@ -223,6 +229,15 @@ def _remove_manifests(folder: Path, recipe: Recipe, digests: Sequence[str]) -> N
     remove_manifests(folder, recipe.prefix, names, digests)
 
 
+def _copy(pipe: BinaryIO, file: BinaryIO) -> None:
+    done = 0
+    with Wait("standard input", "keeping it", None) as wait:
+        while data := pipe.read(_PIECE):
+            file.write(data)
+            done += len(data)
+            wait.reached(done)
+
+
 @contextmanager
 def _spooled(pipe: BinaryIO) -> Iterator[int]:
     """Keep what comes through a pipe in a file, since the tar header needs its size first.
@@ -234,7 +249,7 @@ def _spooled(pipe: BinaryIO) -> Iterator[int]:
         try:
             file = stack.enter_context(os.fdopen(open_unnamed(folder), "r+b"))
             say(f"warning: no --size, so the image is kept in a nameless file in {folder} first")
-            shutil.copyfileobj(pipe, file, _PIECE)
+            _copy(pipe, file)
             file.flush()
         except OSError as error:
             raise BundlefsError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from bundlefs.base.errors import MountError, UsageError
 from bundlefs.base.escapes import escaped
+from bundlefs.base.progress import percent
 from bundlefs.cli.bars import bar
 from bundlefs.cli.common import Subparsers, human, positive
 from bundlefs.cli.listing import list_mounts
@@ -21,6 +22,7 @@ from bundlefs.fuse.mountpoint import read_status
 _PHASES = {
     "unopened": "nobody has looked into it yet",
     "opening": "the image is being opened",
+    "unpacking": "a compressed file is gone through once",
     "idle": "nothing to do; what is asked for next is made then",
     "indexing": "the index pass runs",
     "complete": "all parts are known",
@@ -139,7 +141,7 @@ def describe(status: dict[str, Any]) -> str:
         lines.append(f"phase     {status['phase']}: {_PHASES[status['phase']]}")
         lines += _waiting(status)
     lines += [_line(image) for image in status.get("images", ())]
-    if status["phase"] == "indexing":
+    if percent(status) is not None:
         lines.append(bar(status))
     if status["error"]:
         lines.append(f"error     {status['error']}")
@@ -149,8 +151,8 @@ def describe(status: dict[str, Any]) -> str:
 def _line(image: dict[str, Any]) -> str:
     """Return the line for one image among many."""
     text = f"  {image['name']}: {image['phase']}"
-    if image["phase"] == "indexing":
-        text += f", {100 * image['tar_bytes_done'] // image['tar_size']} %"
+    if (done := percent(image)) is not None:
+        text += f", {done} %"
     if silent := image.get("storage_silent_seconds"):
         text += f", {_silence(silent)}"
     return f"{text}: {image['error']}" if image["error"] else text
@@ -179,6 +181,8 @@ def _silence(seconds: float, whose: str = "storage") -> str:
 
 def _opened(status: dict[str, Any]) -> list[str]:
     failed = "a read failed; the next one tries again" if status["error"] else "no read has failed"
+    if status["phase"] == "indexing":
+        failed = "a read waits for the first pass over the bundle"
     return [
         f"phase     {status['phase']}: {failed}",
         f"bundle    {human(status['sealed_bytes'])}, opened {status['access']}",

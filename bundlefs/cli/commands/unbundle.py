@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bundlefs.base.errors import UsageError
@@ -28,6 +29,7 @@ from bundlefs.cli.options.given import (
     add_ignore_signature,
     add_jobs,
 )
+from bundlefs.cli.options.logs import add_quiet
 from bundlefs.cli.streams import tell
 from bundlefs.unbundling.extract import Pass, Passed
 from bundlefs.unbundling.outputs import Output, Pipe, SparseFile
@@ -41,6 +43,7 @@ class _Options:
     output: Path | None
     sparse: bool
     force: bool
+    quiet: bool
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -59,6 +62,7 @@ def add_parser(commands: Subparsers) -> None:
     add("-o", "--output", type=Path, metavar="IMAGE", help="'-' is standard output")
     add("--sparse", action="store_true", help="also leave holes where there are runs of zeros")
     add("--force", action="store_true", help="overwrite IMAGE")
+    add_quiet(add)
     parser.set_defaults(run=run)
 
 
@@ -73,8 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
     secret = unlock_given(manifest, keys, path, ignore=options.ignore_signature)
     parts = part_files(manifest, options.given)
 
+    bar = partial(pass_bar, path, "unbundling", quiet=options.quiet)
+
     def into(output: Output) -> Passed:
-        with parts, Workers(options.jobs) as workers, pass_bar() as progress:
+        with parts, Workers(options.jobs) as workers, bar() as progress:
             return Pass(manifest, parts, secret, workers).run(output, progress)
 
     if options.output == PIPE:

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from bundlefs.base.errors import BundleError
 from bundlefs.base.workers import Workers
@@ -19,6 +20,7 @@ from bundlefs.cli.given import (
 )
 from bundlefs.cli.options import typed
 from bundlefs.cli.options.given import GivenBundle, add_bundle_arguments, add_jobs
+from bundlefs.cli.options.logs import add_quiet
 from bundlefs.cli.streams import show
 from bundlefs.manifest.read import BundleManifest
 from bundlefs.unbundling.extract import Pass, check_parts
@@ -33,6 +35,7 @@ class _Options:
     given: GivenBundle
     jobs: int
     json: bool
+    quiet: bool
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -47,6 +50,7 @@ def add_parser(commands: Subparsers) -> None:
     add_bundle_arguments(parser)
     add_jobs(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_quiet(parser.add_argument)
     parser.set_defaults(run=run)
 
 
@@ -127,7 +131,7 @@ def _check(report: _Report, manifest: BundleManifest, keys: Keys, options: _Opti
     report.add("manifest", "ok", text)
     _signature(report, manifest, keys)
     with Workers(options.jobs) as workers:
-        _contents(report, manifest, keys, options.given, workers)
+        _contents(report, manifest, keys, options, workers)
 
 
 _RESULTS = {Signature.HOLDS: "ok", Signature.BAD: "failed"}
@@ -142,10 +146,12 @@ def _contents(
     report: _Report,
     manifest: BundleManifest,
     keys: Keys,
-    given: GivenBundle,
+    options: _Options,
     workers: Workers,
 ) -> None:
     found: list[PartFiles] = []
+    given = options.given
+    bar = partial(pass_bar, given.manifest, quiet=options.quiet)
 
     def sizes() -> str:
         found.append(part_files(manifest, given))
@@ -153,12 +159,12 @@ def _contents(
         return total if manifest.bundled_size else f"{total} (the manifest does not tell)"
 
     def digests() -> str:
-        with found[0], pass_bar() as progress:
+        with found[0], bar("digesting") as progress:
             check_parts(found[0], workers, progress)
         return f"all {len(found[0])}"
 
     def decryption() -> str:
-        with found[0], pass_bar() as progress:
+        with found[0], bar("decrypting") as progress:
             with naming_key_options():
                 # The signature is a check of its own.
                 secret = unlock(manifest, keys, ignore_signature=True)

@@ -13,6 +13,8 @@ class LogOptions:
     log_file: Path | None
     log_format: str
     verbose: bool
+    quiet: bool
+    """Whether nobody wants to see how far something is."""
     foreground: bool
     """Whether somebody waits and reads them."""
 
@@ -27,3 +29,9 @@ def add_log_options(add: Callable[..., argparse.Action]) -> None:
         help="json writes an object per line (default: %(default)s)",
     )
     add("-v", "--verbose", action="store_true", help="log more")
+    add_quiet(add)
+
+
+def add_quiet(add: Callable[..., argparse.Action]) -> None:
+    """Declare the option of everything that takes long."""
+    add("-q", "--quiet", action="store_true", help="do not show progress: neither bars nor lines")
