@@ -11,16 +11,16 @@ from functools import partial
 from pathlib import Path
 
 from bundlefs.bundling.bundle import Bundle
-from bundlefs.bundling.recipe import Recipe, wanted
+from bundlefs.bundling.recipe import Recipe
+from bundlefs.bundling.states import kept_state
 from bundlefs.bundling.store import DEFAULT_CACHE_SIZE
 from bundlefs.image.source import Source
 from bundlefs.keys.rsa import UserKeys
 from bundlefs.manifest.write import Metadata
 from bundlefs.state.memory import State
-from bundlefs.state.open import open_file
 from bundlefs.unbundling.opened import open_bundle
 
-__all__ = ["kept_state", "open_bundle", "view_image"]
+__all__ = ["open_bundle", "view_image"]
 
 
 def view_image(  # noqa: PLR0913  # all but two have defaults, and are named
@@ -70,16 +70,6 @@ def view_image(  # noqa: PLR0913  # all but two have defaults, and are named
         state=None if state is None else partial(_signed_state, Path(state), fresh),
         with_index=with_index,
     )
-
-
-def kept_state(path: Path | None, image: Source, recipe: Recipe, *, fresh: bool) -> State:
-    """Take up the state in a file if it is of this very bundle, or begin one; None keeps nothing.
-
-    Raises:
-        StateError: it cannot be used.
-    """
-    asked = wanted(image, recipe)
-    return State(asked.extents) if path is None else open_file(path.absolute(), asked, fresh=fresh)
 
 
 def _signed_state(

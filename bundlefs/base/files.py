@@ -12,7 +12,6 @@ import glob
 import os
 import re
 import secrets
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -31,6 +30,8 @@ def open_unnamed(folder: Path) -> int:
     if file is not None:
         return file
     # On a file system without O_TMPFILE it has a name for an instant.
+    import tempfile  # noqa: PLC0415  # loads much, and few file systems need it
+
     handle, name = tempfile.mkstemp(prefix=".bundlefs-", dir=folder)
     Path(name).unlink()
     return handle

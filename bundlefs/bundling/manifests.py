@@ -2,7 +2,7 @@
 
 A rendering has other wrapped keys each time, so the first one is the only one: the state keeps it
 before anyone sees it, and a later mount shows the same bytes. The size does not depend on any
-digest, so it is that of a rendering with placeholders.
+digest or key, so it is that of a rendering with placeholders.
 
 Concurrency: sizes may be asked for from any thread. `text` is for one thread at a time: it
 writes the state.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from bundlefs.base.errors import BundlefsError, InconsistentError
 from bundlefs.base.threads import asking_storage
 from bundlefs.bundling.names import ManifestFile, Names, Part
-from bundlefs.manifest.sealed import render_sealed
+from bundlefs.manifest.sealed import render_sealed, rendered_size
 from bundlefs.manifest.write import PLACEHOLDER_DIGEST, Contents
 from bundlefs.state.index import Totals, part_count
 from bundlefs.state.memory import State
@@ -32,13 +32,16 @@ class Manifests:
         """Return the size of a manifest in bytes, with the true size of the sealed stream."""
         if entry.number not in self._sizes:
             kept = self._state.manifests.get(self._names.name(entry))
-            text = kept.encode() if kept is not None else self._placeholder(entry, sealed_size)
-            self._sizes[entry.number] = len(text)
+            size = self._expected(entry, sealed_size) if kept is None else len(kept.encode())
+            self._sizes[entry.number] = size
         return self._sizes[entry.number]
 
-    def _placeholder(self, entry: ManifestFile, sealed_size: int) -> bytes:
-        digests = [PLACEHOLDER_DIGEST] * part_count(sealed_size)
-        return self._render(entry, Totals(0, PLACEHOLDER_DIGEST, sealed_size), digests)
+    def _expected(self, entry: ManifestFile, sealed_size: int) -> int:
+        """Return what the size is going to be; the event loop asks, so no key is used."""
+        recipe, digests = self._names.recipe, [PLACEHOLDER_DIGEST] * part_count(sealed_size)
+        contents = self._contents(Totals(0, PLACEHOLDER_DIGEST, sealed_size), digests)
+        to = recipe.recipients[entry.number]
+        return rendered_size(recipe.metadata, contents, to, recipe.user_keys)
 
     def text(self, entry: ManifestFile) -> bytes:
         """Return a manifest; render it, and have it kept, if nobody has seen it yet.
@@ -60,16 +63,18 @@ class Manifests:
         return kept[name].encode()
 
     def _render(self, entry: ManifestFile, totals: Totals, digests: Sequence[str]) -> bytes:
-        recipe = self._names.recipe
-        contents = bundle_contents(
-            recipe.prefix,
+        recipe, contents = self._names.recipe, self._contents(totals, digests)
+        to = recipe.recipients[entry.number]
+        return render_sealed(recipe.metadata, contents, to, recipe.user_keys, self._state.secret)
+
+    def _contents(self, totals: Totals, digests: Sequence[str]) -> Contents:
+        return bundle_contents(
+            self._names.recipe.prefix,
             self._image_size,
             totals,
             lambda number: self._names.name(Part(number)),
             digests,
         )
-        to = recipe.recipients[entry.number]
-        return render_sealed(recipe.metadata, contents, to, recipe.user_keys, self._state.secret)
 
 
 def bundle_contents(

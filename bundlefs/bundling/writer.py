@@ -33,9 +33,9 @@ from bundlefs.bundling.recipe import check_prefix
 from bundlefs.bundling.sinks import PartWriter, Sink, written
 from bundlefs.codec import tar
 from bundlefs.codec.deflate import BLOCK_SIZE, codec_for
-from bundlefs.keys.files import PublicKey
 from bundlefs.keys.regions import Recipient, recipients
 from bundlefs.keys.rsa import UserKeys
+from bundlefs.keys.types import PublicKey
 from bundlefs.manifest.sealed import render_sealed
 from bundlefs.manifest.write import Metadata
 from bundlefs.state.index import Totals, number_width, part_name

@@ -17,7 +17,7 @@ from collections.abc import Collection, Sequence
 
 from bundlefs import __version__
 from bundlefs.base import signals
-from bundlefs.base.threads import leave_if_abandoned
+from bundlefs.base.threads import leave, leave_if_abandoned
 from bundlefs.cli import _early, misuse, streams  # noqa: F401  # first, for what it does
 from bundlefs.cli.common import Parser, reported
 from bundlefs.cli.hardening import rule_out_core_dumps
@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         answer(parser, COMMANDS)
     code = reported(lambda: _run(sys.argv[1:] if argv is None else argv))
+    if signals.is_program():
+        leave(code)
     leave_if_abandoned(code)
     return code
 

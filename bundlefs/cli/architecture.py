@@ -1,7 +1,7 @@
 """The architecture of a bundle: the one asked for, else the image's, else this host's."""
 
 import logging
-import platform
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -114,12 +114,13 @@ def _decided(about: Seen, image: Source, telling: Telling) -> str:
 
 
 def _host_instead(what: str, why: str, tell: Callable[[str], None]) -> str:
+    machine = os.uname().machine
     try:
-        host = architecture(platform.machine())
+        host = architecture(machine)
     except UsageError as error:
         raise ImageError(
             f"the architecture of {what} is not seen in it ({why}), and this host's is none of"
-            f" EC2's ({platform.machine()}): name it with --arch"
+            f" EC2's ({machine}): name it with --arch"
         ) from error
     tell(
         f"{what}: its architecture is not seen in it ({why}), so this host's is taken: {host};"

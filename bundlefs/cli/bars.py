@@ -23,6 +23,7 @@ from bundlefs.base import progress
 from bundlefs.base.escapes import escaped
 from bundlefs.base.progress import Wait, pass_of
 from bundlefs.cli.streams import say
+from bundlefs.cli.waits import show_waits
 
 if TYPE_CHECKING:
     from bundlefs.bundling.bundle import Bundle
@@ -35,7 +36,6 @@ __all__ = [
     "bar",
     "bundle_watched",
     "pass_bar",
-    "show_waits",
 ]
 
 Bar.set_lock(threading.RLock())
@@ -126,12 +126,6 @@ def waits_shown(*, quiet: bool) -> Iterator[None]:
         progress.log.removeHandler(handler)
         progress.observe(None)
         progress.log.setLevel(logging.NOTSET)
-
-
-def show_waits(*, quiet: bool) -> None:
-    """Have what takes long shown from now on: on a terminal by a bar, else by lines in the log."""
-    progress.log.setLevel(logging.WARNING if quiet else logging.INFO)
-    progress.observe(Drawing() if sys.stderr.isatty() and not quiet else None)
 
 
 class _Said(logging.Handler):

@@ -9,17 +9,14 @@ import logging
 import re
 import resource
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NoReturn, Protocol
 
 from bundlefs.base.errors import BundlefsError, MountError
 from bundlefs.base.escapes import escaped
 from bundlefs.base.signals import exit_code
 from bundlefs.cli.streams import STDOUT, settle, tell
-from bundlefs.keys.files import load_public_key
-from bundlefs.keys.regions import Cert
 
 log = logging.getLogger(__name__)
 
@@ -74,18 +71,6 @@ def human(count: float) -> str:
             return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
-
-
-def read_certs(texts: Sequence[str]) -> list[Cert]:
-    """Read what --ec2-cert gives, `[REGION=]PEM` each: the region or None, and the key."""
-    certs: list[Cert] = []
-    for text in texts:
-        region, separator, path = text.partition("=")
-        # A path may have '=' in it as well; what exists is a path.
-        if not separator or Path(text).exists():
-            region, path = "", text
-        certs.append((region or None, load_public_key(Path(path))))
-    return certs
 
 
 @contextmanager

@@ -1,23 +1,21 @@
 """Where log lines go, and in which form: to stderr in the foreground, else to a file or syslog.
 
 Threads and the event loop log at the same time; a handler of the library has a lock for each line.
+What a line needs that only some mounts write is loaded with the first of them.
 """
 
-import json
 import logging
-import logging.handlers
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bundlefs.base import progress
 from bundlefs.base.errors import UsageError
 from bundlefs.base.escapes import STREAM_ERRORS, escaped
-from bundlefs.cli.bars import Bar, show_waits
 from bundlefs.cli.options.logs import LogOptions
 from bundlefs.cli.streams import say
+from bundlefs.cli.waits import show_waits
 
 _SYSLOG = Path("/dev/log")
 
@@ -67,7 +65,7 @@ def _kept(path: Path | None) -> logging.Handler | None:
         return handler
     if not _SYSLOG.exists():
         return None
-    handler = _Syslog(str(_SYSLOG))
+    handler = _syslog()
     handler.setFormatter(_Lines("bundlefs[%(process)d]: %(levelname)s: %(message)s"))
     return handler
 
@@ -108,8 +106,14 @@ class _File(_TellsOnce, logging.FileHandler):
         return self.baseFilename
 
 
-class _Syslog(_TellsOnce, logging.handlers.SysLogHandler):
-    pass
+def _syslog() -> logging.Handler:
+    """Make what writes to syslog, of a class that is there where there is syslog."""
+    from logging.handlers import SysLogHandler  # noqa: PLC0415  # loads what only this needs
+
+    class Syslog(_TellsOnce, SysLogHandler):
+        pass
+
+    return Syslog(str(_SYSLOG))
 
 
 class _Lines(logging.Formatter):
@@ -128,6 +132,9 @@ class _Json(_Lines):
     """Writes an object a line: time (RFC 3339, UTC), level, logger, message, exception's text."""
 
     def format(self, record: logging.LogRecord) -> str:
+        from datetime import UTC, datetime  # noqa: PLC0415  # for this form of log alone
+        from json import dumps  # noqa: PLC0415  # same
+
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname,
@@ -136,7 +143,7 @@ class _Json(_Lines):
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields)
+        return dumps(fields)
 
 
 class _Journal(_Lines):
@@ -163,6 +170,16 @@ class _AboveTheBar(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            Bar.write(self.format(record), file=sys.stderr)
+            _write(self.format(record))
         except Exception:  # noqa: BLE001  # what the library's own handlers do
             self.handleError(record)
+
+
+def _write(line: str) -> None:
+    """Write a line to stderr, above a bar if there may be one: to draw it `bars` was loaded."""
+    if "bundlefs.cli.bars" in sys.modules:
+        from bundlefs.cli.bars import Bar  # noqa: PLC0415  # waits for whoever is loading it
+
+        Bar.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr)

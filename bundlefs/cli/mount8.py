@@ -6,19 +6,20 @@ link to this program, /sbin/mount.fuse.bundlefs, is taken in its place and heeds
 """
 
 import argparse
+import importlib
 from collections.abc import Sequence
 
 from bundlefs import cli
+from bundlefs.base import signals
 from bundlefs.base.errors import UsageError
+from bundlefs.base.threads import leave
 from bundlefs.cli import streams
-from bundlefs.cli.commands import mount, open  # noqa: A004  # a command's name
 from bundlefs.cli.common import Parser, reported
 from bundlefs.cli.hardening import rule_out_core_dumps
 from bundlefs.cli.mountopts import meant_by
 
 _USAGE, _FAILED = 1, 32
 """Exit codes of mount(8)."""
-_CHECKS = {"mount": mount.check, "open": open.check}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as ended:
         # argparse has said what is wrong, or shown its help.
         code = ended.code if isinstance(ended.code, int) else UsageError.exit_code
-    return {0: 0, UsageError.exit_code: _USAGE}.get(code, _FAILED)
+    code = {0: 0, UsageError.exit_code: _USAGE}.get(code, _FAILED)
+    if signals.is_program():
+        leave(code)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +63,6 @@ def _run(asked: argparse.Namespace) -> int:
     arguments = cli.parser((command,)).parse_args(words)
     if asked.fake:
         rule_out_core_dumps()
-        _CHECKS[command](arguments)
+        importlib.import_module(f"bundlefs.cli.commands.{command}").check(arguments)
         return 0
     return cli.run(arguments)

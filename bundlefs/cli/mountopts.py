@@ -6,7 +6,6 @@ is opened here.
 """
 
 import argparse
-import difflib
 import itertools
 import os
 import re
@@ -73,7 +72,9 @@ def fuse_options(kept: Sequence[str]) -> tuple[frozenset[str], str | None]:
 
 def nearest(name: str, names: Collection[str]) -> str:
     """Return a question whether the most similar of `names` was meant; empty if none is similar."""
-    near = difflib.get_close_matches(name.lower(), names, 1, _NEAR)
+    from difflib import get_close_matches  # noqa: PLC0415  # only a mistake needs it
+
+    near = get_close_matches(name.lower(), names, 1, _NEAR)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

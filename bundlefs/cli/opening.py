@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bundlefs.api import kept_state
 from bundlefs.base.errors import BundlefsError, FormError
 from bundlefs.bundling.recipe import Recipe
+from bundlefs.bundling.states import kept_state
 from bundlefs.cli.common import human
 from bundlefs.cli.options.bundling import ImageOptions, StateOptions
 from bundlefs.cli.streams import say

@@ -1,6 +1,5 @@
 """Where the passphrase of a private key comes from: a file, the environment, or a prompt."""
 
-import getpass
 import os
 import stat
 import sys
@@ -70,7 +69,9 @@ def _ask(key: Path | None, variable: str) -> str:
     missing = "there is no terminal to ask for its passphrase"
     if sys.stdin.isatty():
         try:
-            return getpass.getpass(f"Passphrase of {key}: ")
+            from getpass import getpass  # noqa: PLC0415  # loads terminals, and few are asked
+
+            return getpass(f"Passphrase of {key}: ")
         except EOFError:
             missing = "no passphrase was typed"
     raise KeyFileError(

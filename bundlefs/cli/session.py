@@ -1,55 +1,42 @@
-"""One mount from beginning to end: what its options ask for is put together and served.
+"""A mount of an image, or of a folder of images, from beginning to end.
 
-Nothing here is needed before a mount is made: this loads the event loop.
+Nothing here is needed before a mount is made: this loads the event loop. What a mount of one raw
+image in the background does without is not loaded for it: it is to be ready soon.
 """
 
 import logging
 import os
 import resource
-import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from bundlefs.base.errors import ImageChangedError
-from bundlefs.base.files import umask
-from bundlefs.base.heap import bound_heaps
-from bundlefs.base.threads import closed_in_time
 from bundlefs.base.workers import Workers
 from bundlefs.bundling.assembly import Assembly, Engine
 from bundlefs.bundling.bundle import Bundle
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.store import BlockStore, Spill
 from bundlefs.cli.architecture import Telling, for_image
-from bundlefs.cli.bars import IndexProgress
-from bundlefs.cli.given import part_files
-from bundlefs.cli.logs import set_up_logging
-from bundlefs.cli.mountopts import fuse_options
+from bundlefs.cli.beginning import begin
 from bundlefs.cli.opening import open_image, open_state, print_warning, warn_of_doubts, warn_of_size
 from bundlefs.cli.options.bundling import CacheOptions
-from bundlefs.cli.options.mounting import DiskMount, ImageMount, MountOptions
-from bundlefs.fuse.mountpoint import check_mountpoint
+from bundlefs.cli.options.mounting import ImageMount
 from bundlefs.fuse.session import Session, serve
-from bundlefs.fuse.shelf import Shelf
 from bundlefs.fuse.single import SingleImage
 from bundlefs.image.identity import Identity
+from bundlefs.image.open import load_readers
 from bundlefs.image.source import Source
-from bundlefs.keys.rsa import Secret
-from bundlefs.manifest.read import BundleManifest
 from bundlefs.state.memory import State
-from bundlefs.unbundling.opened import OpenedBundle
-from bundlefs.unbundling.view import DiskView
 
 log = logging.getLogger(__name__)
 
 
 def run_session(options: ImageMount, recipe: Recipe, ready: Callable[[], None]) -> int:
     """Mount, call `ready` when the mount answers, and return the exit code when it has ended."""
-    set_up_logging(options.mount.log)
-    bound_heaps()
-    session = _session(options.mount, options.image)
+    session = begin(options.mount, options.image)
     serve_it = _serve_folder if options.image.is_dir() else _serve_image
     with Assembly(_engine(options.cache, options.bundle.work.jobs)) as assembly:
         serve_it(_Maker(options, recipe, assembly, session), session, ready)
@@ -140,12 +127,22 @@ def _serve_image(maker: _Maker, session: Session, ready: Callable[[], None]) -> 
     with closing(maker.bundle(options.image, 0, print_warning)) as bundle:
         if options.cache.eager:
             bundle.when_complete()
-        shown = options.mount.foreground and not options.mount.log.quiet
-        tick = partial(IndexProgress(), bundle) if shown else None
-        serve(SingleImage(bundle), session, ready, tick)
+        serve(SingleImage(bundle), session, ready, _tick(options, bundle))
+
+
+def _tick(options: ImageMount, bundle: Bundle) -> Callable[[], None] | None:
+    """Return what shows progress, where anybody sees it."""
+    if not options.mount.foreground or options.mount.log.quiet:
+        return None
+    from bundlefs.cli.bars import IndexProgress  # noqa: PLC0415  # not in the background
+
+    return partial(IndexProgress(), bundle)
 
 
 def _serve_folder(maker: _Maker, session: Session, ready: Callable[[], None]) -> None:
+    from bundlefs.fuse.shelf import Shelf  # noqa: PLC0415  # not for one image
+
+    load_readers()
     _raise_limit_of_files()
     opener = partial(maker.bundle, warn=log.warning)
     with closing(Shelf(maker.options.image.absolute(), opener, maker.close)) as shelf:
@@ -156,38 +153,3 @@ def _raise_limit_of_files() -> None:
     """Allow as many open files as we may: each image takes two or more while it is open."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def open_session(
-    options: DiskMount, manifest: BundleManifest, secret: Secret, ready: Callable[[], None]
-) -> int:
-    """Mount a bundle as a disk, call `ready` when it answers, and return when it has ended."""
-    set_up_logging(options.mount.log)
-    bound_heaps()
-    session = _session(options.mount, options.given.manifest)
-    parts = part_files(manifest, options.given, check=not options.no_verify)
-    bundle = OpenedBundle(manifest, parts, secret, options.given.manifest.absolute().parent)
-    view = DiskView(bundle, _written_ns(options.given.manifest))
-    try:
-        serve(SingleImage(view), session, ready)
-    finally:
-        view.close()
-        closed_in_time(bundle.close, patient=view.ended())
-    return 0
-
-
-def _written_ns(manifest: Path) -> int:
-    """Return the manifest's time, which the disk shows; it has been read and may be gone now."""
-    with suppress(OSError):
-        return manifest.stat().st_mtime_ns
-    return time.time_ns()
-
-
-def _session(options: MountOptions, source: Path) -> Session:
-    flags, name = fuse_options(options.o)
-    return Session(
-        mountpoint=check_mountpoint(options.mountpoint),
-        source=name or str(source.absolute()),
-        options=flags | ({"allow_other"} if options.allow_other else set()),
-        umask=umask(),
-    )

@@ -278,12 +278,14 @@ def _sample() -> bytes:
     distances that overlap, as in real text, then the same as 16-bit numbers, as in programs.
     """
     state, place, walk = 1, 0, []
+    # A third of the time that a mount takes to be ready would go here: so it is done plainly.
     for _ in range(40_000):
-        state = (state * 1103515245 + 12345) % 2**31  # ISO C's own generator
+        state = state * 1103515245 + 12345 & 0x7FFFFFFF  # ISO C's own generator
         step = state >> 16
         place = (place + step % 7 if step % 11 else step * step) % 3000
         walk.append(place)
-    text = b" ".join(b"%x" % (n * n) for n in walk[:30_000])
+    words = [b"%x" % (n * n) for n in range(3000)]
+    text = b" ".join([words[n] for n in walk[:30_000]])
     return text + struct.pack(f"<{len(walk)}H", *walk)
 
 

@@ -142,9 +142,10 @@ async def _greet(session: Session, ready: Callable[[], None], notifier: Notifier
     """Ask the mount for its own attributes: when it answers, it is ready."""
     # A mount that ends before it is ready never answers: its thread is not waited for.
     about = await trio.to_thread.run_sync(os.stat, session.mountpoint, abandon_on_cancel=True)
-    await trio.to_thread.run_sync(tune, about.st_dev)
     log.info("mounted on %s", session.mountpoint)
     ready()
     notifier.send(READY=1, MAINPID=os.getpid())
-    # Before that there is nothing to ask.
+    # All works without, and it may take as long as all that came before.
+    await trio.to_thread.run_sync(tune, about.st_dev)
+    # Before the mount is ready there is nothing to ask.
     await feed_watchdog(session.mountpoint, notifier)

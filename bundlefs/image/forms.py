@@ -38,6 +38,9 @@ _SIGNATURES = (
     (Form.VDI, 0x40, b"\x7f\x10\xda\xbe"),
 )
 
+UNPACKED = frozenset({Form.BZIP2, Form.XZ, Form.ZSTD})
+"""Those that are unpacked before they are read."""
+
 _COMMANDS = {
     Form.GZIP: "gunzip -c <{} >disk.raw",
     Form.BZIP2: "bunzip2 -c <{} >disk.raw",

@@ -15,6 +15,9 @@ reads as the raw image does:
 What is known not to be a disk (`foreign`) is refused by its name, in a file, on a device, or
 inside one of the above: a bundle of it could not be launched.
 
+What reads a form is loaded for an image in that form, since most are raw and a mount is to be
+ready soon, or by `load_readers` where images come later.
+
 The file that was opened must not change: each read compares it, as it does with a raw image. A
 write to a block device leaves no trace, so a device is taken as raw or not at all.
 """
@@ -26,13 +29,13 @@ from pathlib import Path
 
 from bundlefs.base.errors import FormError, ImageError
 from bundlefs.base.storage import Storage
-from bundlefs.image import foreign, forms, gzipped, qemu, spool, unpack
+from bundlefs.image import foreign, forms
 from bundlefs.image.forms import Form
 from bundlefs.image.inside import Content, InsideImage
 from bundlefs.image.raw import Image
 from bundlefs.image.source import Source
 
-__all__ = ["open_source", "require_raw"]
+__all__ = ["load_readers", "open_source", "require_raw"]
 
 
 def open_source(
@@ -64,6 +67,15 @@ def open_source(
         source = file if form is Form.RAW else _inside(file, form, spool_dir, kept)
         stack.pop_all()
     return source
+
+
+def load_readers() -> None:
+    """Load what reads each form, for a program that opens images later on.
+
+    Raises:
+        ImportError: a library is missing, which is better told now.
+    """
+    from bundlefs.image import gzipped, qemu, spool  # noqa: F401, PLC0415  # to have them loaded
 
 
 def require_raw(head: bytes, where: str = "standard input") -> None:
@@ -115,22 +127,31 @@ def _not_raw(where: str, form: Form, path: str) -> str:
 
 
 def _inside(file: Image, form: Form, spool_dir: Path | None, kept: Path | None) -> InsideImage:
-    content = _content(file, form, spool_dir or spool.spool_folder(), kept)
+    content, near = _content(file, form, spool_dir, kept)
     try:
         _require_disk(file, form, content)
-        # With access points that were kept all would be near, and without them it would not.
-        return InsideImage(file, content, gzipped.NEAR if form is Form.GZIP else None)
+        return InsideImage(file, content, near)
     except BaseException:
         content.close()
         raise
 
 
-def _content(file: Image, form: Form, folder: Path, kept: Path | None) -> Content:
+def _content(
+    file: Image, form: Form, folder: Path | None, kept: Path | None
+) -> tuple[Content, int | None]:
+    """Return the content, and how many bytes at its start are near if not all are."""
     if form is Form.GZIP:
-        return gzipped.GzippedImage(file, kept)
-    if form in unpack.PACKINGS:
-        return spool.unpack_file(file, form, folder)
-    return qemu.serve(file, form)
+        from bundlefs.image import gzipped  # noqa: PLC0415  # for this form alone
+
+        # With access points that were kept all would be near, and without them it would not.
+        return gzipped.GzippedImage(file, kept), gzipped.NEAR
+    if form in forms.UNPACKED:
+        from bundlefs.image import spool  # noqa: PLC0415  # same
+
+        return spool.unpack_file(file, form, folder or spool.spool_folder()), None
+    from bundlefs.image import qemu  # noqa: PLC0415  # same
+
+    return qemu.serve(file, form), None
 
 
 def _require_disk(file: Image, form: Form, content: Content) -> None:

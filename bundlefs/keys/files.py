@@ -25,15 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.utils import CryptographyDeprecationWarning
 
 from bundlefs.base.errors import KeyFileError
-
-StrPath = str | os.PathLike[str]
-
-Passphrase = Callable[[], str]
-"""Asks for the passphrase of a key."""
-
-PublicKey = RSAPublicKey
-PrivateKey = RSAPrivateKey
-"""RSA keys of `cryptography`, for the layers that do not know that library."""
+from bundlefs.keys.types import Passphrase, StrPath
 
 MIN_BITS = 1024
 """PKCS#1 v1.5 alone would do with 43 bytes for 32 digits and 46 for a SHA-1 signature.

@@ -6,6 +6,7 @@ Wrapping and signing live here and nowhere else; `keys.files` reads the keys. Wh
 
 import hashlib
 import secrets
+import threading
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -19,13 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import (
 from cryptography.hazmat.primitives.hashes import SHA1
 
 from bundlefs.base.errors import BundleError, KeyFileError
-from bundlefs.keys.files import (
-    Passphrase,
-    StrPath,
-    load_private_key,
-    load_public_key,
-    name_of,
-)
+from bundlefs.base.spans import ceil_div
+from bundlefs.keys.types import Passphrase, StrPath
 
 SECRET_SIZE = 16
 EPHEMERAL_BITS = 2048
@@ -48,12 +44,21 @@ class Secret:
         return cls(secrets.token_bytes(SECRET_SIZE), secrets.token_bytes(SECRET_SIZE))
 
 
-@dataclass(frozen=True, slots=True)
 class UserKeys:
-    """The user's side of a manifest: `public` wraps the secret, `private` signs."""
+    """The user's side of a manifest: `public` wraps the secret, `private` signs. Thread-safe.
 
-    public: RSAPublicKey
-    private: RSAPrivateKey = field(repr=False)
+    An ephemeral key takes the place of what is missing: without either it does both. EC2 cannot
+    check the user's signature, so a key that is forgotten afterwards will do [contrib/format.md,
+    The manifest]. To make one takes as long as all else that a mount has to do, so it is made
+    when it is first used. No `repr` shows any of it.
+    """
+
+    __slots__ = ("_lock", "_private", "_public")
+
+    def __init__(self, public: RSAPublicKey | None, private: RSAPrivateKey | None) -> None:
+        self._public = public
+        self._private = private
+        self._lock = threading.Lock()
 
     @classmethod
     def load(
@@ -62,27 +67,48 @@ class UserKeys:
         cert_path: StrPath | None,
         passphrase: Passphrase | None = None,
     ) -> Self:
-        """Read the user's key, certificate or both, and make an ephemeral key for what is missing.
-
-        A key alone wraps with its own public half. A certificate alone wraps, and an ephemeral
-        RSA-2048 key signs: EC2 cannot check the signature, so a key that is forgotten afterwards
-        will do [contrib/format.md, The manifest].
+        """Read the user's key, certificate or both. A key alone wraps with its public half.
 
         Raises:
             KeyFileError: a file is of no use, or the two do not belong together.
         """
-        private = (
-            load_private_key(key_path, passphrase) if key_path is not None else _ephemeral_key()
-        )
+        if key_path is None and cert_path is None:
+            return cls(None, None)
+        from bundlefs.keys import files  # noqa: PLC0415  # slow, and most have no key of their own
+
+        private = None if key_path is None else files.load_private_key(key_path, passphrase)
         if cert_path is None:
-            return cls(private.public_key(), private)
-        public = load_public_key(cert_path)
-        if key_path is not None and not same_key(public, private.public_key()):
+            return cls(None, private)
+        public = files.load_public_key(cert_path)
+        if key_path is not None and private and not same_key(public, private.public_key()):
             raise KeyFileError(
-                f"{name_of(cert_path)} is not for the private key in {name_of(key_path)}: "
-                "give the two that belong together, or the key alone"
+                f"{files.name_of(cert_path)} is not for the private key in"
+                f" {files.name_of(key_path)}: give the two that belong together, or the key alone"
             )
         return cls(public, private)
+
+    @property
+    def public(self) -> RSAPublicKey:
+        """The key that wraps the secret."""
+        return self._public or self.private.public_key()
+
+    @property
+    def private(self) -> RSAPrivateKey:
+        """The key that signs."""
+        with self._lock:
+            if self._private is None:
+                self._private = generate_private_key(65537, EPHEMERAL_BITS)
+            return self._private
+
+    @property
+    def signature_digits(self) -> int:
+        """How long a signature is in hex, known before there is a key."""
+        return _digits(self._private.key_size if self._private else EPHEMERAL_BITS)
+
+    @property
+    def wrapped_digits(self) -> int:
+        """How long a wrapped key or IV is in hex, known before there is a key."""
+        return _digits(self._public.key_size) if self._public else self.signature_digits
 
 
 def same_key(one: RSAPublicKey, other: RSAPublicKey) -> bool:
@@ -147,8 +173,13 @@ def verify(public: RSAPublicKey, text: bytes, signature: str) -> bool:
     return True
 
 
-def _ephemeral_key() -> RSAPrivateKey:
-    return generate_private_key(public_exponent=65537, key_size=EPHEMERAL_BITS)
+def wrapped_digits(public: RSAPublicKey) -> int:
+    """Return how long each text is that `wrap` returns."""
+    return _digits(public.key_size)
+
+
+def _digits(bits: int) -> int:
+    return 2 * ceil_div(bits, 8)
 
 
 def _encrypt(public: RSAPublicKey, secret: bytes) -> str:

@@ -2,14 +2,18 @@
 
 A manifest carries the bundle's secret twice, encrypted with EC2's key and with the user's, and
 the user's signature over what it says. Wrapping is randomised, so no two renderings are the same
-bytes, though all have the same length.
+bytes, though all have the same length. That is known before: `rendered_size`.
 """
+
+from typing import TYPE_CHECKING
 
 from bundlefs.base.errors import BundleError
 from bundlefs.keys.regions import Recipient
-from bundlefs.keys.rsa import Secret, UserKeys, sign, wrap
-from bundlefs.manifest.read import BundleManifest
+from bundlefs.keys.rsa import Secret, UserKeys, sign, wrap, wrapped_digits
 from bundlefs.manifest.write import Contents, Metadata, WrappedSecrets, render
+
+if TYPE_CHECKING:
+    from bundlefs.manifest.read import BundleManifest
 
 
 def render_sealed(
@@ -20,8 +24,16 @@ def render_sealed(
     return render(metadata, contents, wrapped, lambda text: sign(keys.private, text))
 
 
+def rendered_size(metadata: Metadata, contents: Contents, to: Recipient, keys: UserKeys) -> int:
+    """Return the size of what `render_sealed` makes of these, without any use of the keys."""
+    ec2, user = "0" * wrapped_digits(to.public), "0" * keys.wrapped_digits
+    signature = "0" * keys.signature_digits
+    wrapped = WrappedSecrets(ec2, ec2, user, user)
+    return len(render(metadata, contents, wrapped, lambda _: signature))
+
+
 def render_anew(
-    manifest: BundleManifest, metadata: Metadata, to: Recipient, keys: UserKeys, secret: Secret
+    manifest: "BundleManifest", metadata: Metadata, to: Recipient, keys: UserKeys, secret: Secret
 ) -> bytes:
     """Return another manifest of the bundle that `manifest` describes.
 

@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import InitVar, dataclass
-from html import escape
 
 from bundlefs import __version__
 from bundlefs.base.errors import UnknownArchitectureError, UsageError
@@ -254,7 +253,10 @@ def _element(tag: str, body: str, attribute: str = "") -> str:
 
 
 def _text(tag: str, text: str, attribute: str = "") -> str:
-    return _element(tag, escape(text, quote=False), attribute)
+    # In this order: what is put in for the others has an ampersand.
+    for special, reference in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(special, reference)
+    return _element(tag, text, attribute)
 
 
 def _optional(tag: str, text: str | None) -> str:

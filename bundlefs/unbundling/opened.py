@@ -17,8 +17,8 @@ from bundlefs.base.errors import (
 from bundlefs.base.progress import Wait
 from bundlefs.base.spans import Span, joined
 from bundlefs.codec.untar import Member, Run, read_member
-from bundlefs.keys.files import Passphrase
 from bundlefs.keys.rsa import Secret
+from bundlefs.keys.types import Passphrase
 from bundlefs.manifest.read import BundleManifest, find_manifest, read_manifest
 from bundlefs.state.places import default_folder
 from bundlefs.state.points_file import PointsFile

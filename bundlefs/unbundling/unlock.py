@@ -13,14 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from bundlefs.base.errors import BundleError, KeyFileError, SignatureError
-from bundlefs.keys.files import (
-    Passphrase,
-    PrivateKey,
-    PublicKey,
-    load_private_key,
-    load_public_key,
-)
+from bundlefs.keys.files import load_private_key, load_public_key
 from bundlefs.keys.rsa import Secret, same_key, unwrap, verify
+from bundlefs.keys.types import Passphrase, PrivateKey, PublicKey
 from bundlefs.manifest.read import BundleManifest
 
 

@@ -42,9 +42,62 @@ exec "$@"
 """Takes libfuse out of the folder of libraries, for one command alone."""
 
 
+TRACED = (sys.executable, "-X", "importtime", "-m", "bundlefs")
+NOT_FOR_RAW_IMAGES = {
+    # Libraries
+    *("cryptography.x509", "cryptography.hazmat.primitives.serialization", "indexed_gzip"),
+    *("backports.zstd", "compression.zstd", "tqdm", "argcomplete", "fsspec"),
+    # Of Python's own: what some of the above would bring as well
+    *("getpass", "difflib", "html", "pyexpat", "logging.handlers"),
+    # Ours, for other commands and other images
+    *("bundlefs.api", "bundlefs.keys.files", "bundlefs.manifest.read", "bundlefs.unbundling"),
+    *("bundlefs.image.gzipped", "bundlefs.image.qemu", "bundlefs.image.spool"),
+    *("bundlefs.fuse.shelf", "bundlefs.cli.bars", "bundlefs.bundling.writer"),
+}
+NOT_FOR_QUESTIONS = {
+    *("trio", "pyfuse3", "cryptography", "isal", "deflate", "zlib_ng", "indexed_gzip", "tqdm"),
+    *("bundlefs.bundling", "bundlefs.image", "bundlefs.keys", "bundlefs.state"),
+}
+
+
+def loaded(said: str) -> set[str]:
+    """Return the modules that `-X importtime` says were loaded, by a parent and its child."""
+    return {line.rpartition("|")[2].strip() for line in said.splitlines() if "|" in line}
+
+
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     return images.text_image(tmp_path / "disk", 4096)
+
+
+# What is loaded before it is ready: that is most of the time that it takes
+
+
+def test_what_is_not_needed_is_not_loaded(image: Path, mountpoint: Path) -> None:
+    mounting = attempt("mount", image, mountpoint, program=TRACED)
+    try:
+        asking = attempt("status", mountpoint, program=TRACED)
+    finally:
+        ending = attempt("umount", mountpoint, program=TRACED)
+    assert mounting.code == asking.code == ending.code == 0
+    assert {"bundlefs.fuse.session", "trio", "deflate"} <= loaded(mounting.err)
+    assert loaded(mounting.err) & NOT_FOR_RAW_IMAGES == set()
+    for said in (asking.err, ending.err):
+        assert "bundlefs.fuse.mountpoint" in loaded(said)
+        assert loaded(said) & NOT_FOR_QUESTIONS == set()
+
+
+def test_a_folder_of_images_has_all_readers_before_it_is_ready(
+    tmp_path: Path, mountpoint: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    mounting = attempt("mount", tmp_path / "images", mountpoint, program=TRACED)
+    try:
+        assert mounting.code == 0, mounting.err
+        assert {"bundlefs.image.gzipped", "indexed_gzip"} <= loaded(mounting.err)
+        assert {"bundlefs.image.qemu", "bundlefs.image.spool"} <= loaded(mounting.err)
+    finally:
+        bundlefs("umount", mountpoint)
 
 
 # Ended before it is ready

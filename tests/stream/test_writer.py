@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from bundlefs import BundlefsError, BundleWriter, DirectorySink, MemorySink, Metadata
 from bundlefs.base.errors import ClosedError, UsageError
 from bundlefs.bundling.sinks import Sink
-from bundlefs.keys.files import PublicKey
 from bundlefs.keys.rsa import UserKeys
+from bundlefs.keys.types import PublicKey
 from bundlefs.state.index import PART_SIZE
 from tests import reference
 from tests.conftest import KeyPair

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from bundlefs.base.errors import UsageError
 from bundlefs.cli.architecture import asked
-from bundlefs.cli.common import Subparsers, read_certs
+from bundlefs.cli.certs import read_certs
+from bundlefs.cli.common import Subparsers
 from bundlefs.cli.given import (
     PIPE,
     load_keys,
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     secret = unlock_given(manifest, keys, options.manifest, ignore=options.ignore_signature)
     warn_unless_signed(manifest, keys, options.manifest)
     # With EC2's key alone there is no user's key: as in a mount, an ephemeral one is made.
-    user = UserKeys(keys.user.public_key(), keys.user) if keys.user else UserKeys.load(None, None)
+    user = UserKeys(None, keys.user)
     metadata = _metadata(manifest, options)
     named = [replace(to, filename=_renamed(to.filename, manifest)) for to in wanted]
     for to in named:

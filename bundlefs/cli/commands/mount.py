@@ -3,12 +3,14 @@
 import argparse
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 from bundlefs.base.errors import ImageError, UsageError
 from bundlefs.bundling.recipe import EPHEMERAL, Recipe, check_prefix
 from bundlefs.cli.architecture import arch_of_metadata
-from bundlefs.cli.common import Subparsers, needs_fuse, read_certs, reported
+from bundlefs.cli.certs import read_certs
+from bundlefs.cli.common import Subparsers, needs_fuse, reported
 from bundlefs.cli.misuse import refuse_folder_first
 from bundlefs.cli.opening import open_image
 from bundlefs.cli.options import typed
@@ -61,15 +63,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Check what can be checked, then mount: here, or in the background."""
     options, recipe = _checked(arguments)
     warn_of_prefix(recipe.prefix)
-    with needs_fuse():
-        from bundlefs.cli.session import run_session  # noqa: PLC0415  # loads the event loop
+
+    def serve(ready: Callable[[], None]) -> int:
+        # In the child alone: the parent has nothing to load, and nothing to take down.
+        with needs_fuse():
+            from bundlefs.cli.session import run_session  # noqa: PLC0415  # loads the event loop
+
+        return run_session(options, recipe, ready)
 
     if options.mount.foreground:
-        return run_session(options, recipe, lambda: None)
+        return serve(lambda: None)
     # All that asks or reads secrets is done: the child has no terminal.
-    return in_background(
-        lambda ready: reported(lambda: run_session(options, recipe, ready)),
-    )
+    return in_background(lambda ready: reported(lambda: serve(ready)))
 
 
 def check(arguments: argparse.Namespace) -> None:

@@ -46,10 +46,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Check what can be checked, then mount: here, or in the background."""
     options = _options(arguments)
     manifest, secret, said = _unlocked(options)
-    with needs_fuse():
-        from bundlefs.cli.session import open_session  # noqa: PLC0415  # loads the event loop
 
     def serve(ready: Callable[[], None]) -> int:
+        with needs_fuse():
+            from bundlefs.cli.disk_session import open_session  # noqa: PLC0415  # the event loop
+
         def begun() -> None:
             log.info("%s: signature: %s", options.given.manifest, said)
             ready()

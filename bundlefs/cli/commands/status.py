@@ -11,7 +11,6 @@ from typing import Any
 from bundlefs.base.errors import MountError, UsageError
 from bundlefs.base.escapes import escaped
 from bundlefs.base.progress import percent
-from bundlefs.cli.bars import bar
 from bundlefs.cli.common import Subparsers, human, positive
 from bundlefs.cli.listing import list_mounts
 from bundlefs.cli.misuse import ask_for_mountpoint, refuse_source
@@ -142,6 +141,8 @@ def describe(status: dict[str, Any]) -> str:
         lines += _waiting(status)
     lines += [_line(image) for image in status.get("images", ())]
     if percent(status) is not None:
+        from bundlefs.cli.bars import bar  # noqa: PLC0415  # most looks find no pass under way
+
         lines.append(bar(status))
     if status["error"]:
         lines.append(f"error     {status['error']}")

@@ -8,7 +8,6 @@ from bundlefs.base.errors import BundleError, UsageError
 from bundlefs.base.workers import default_jobs
 from bundlefs.cli.common import positive
 from bundlefs.cli.options.keys import OpeningKeyOptions, add_opening_key_options
-from bundlefs.manifest.read import find_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,8 @@ def add_manifest(parser: argparse.ArgumentParser) -> None:
 
 def _manifest(text: str) -> Path:
     """Return the manifest that is meant; what is wrong with it is said when it is read."""
+    from bundlefs.manifest.read import find_manifest  # noqa: PLC0415  # a mount has none
+
     try:
         return find_manifest(text)
     except (BundleError, UsageError):
