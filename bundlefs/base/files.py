@@ -7,7 +7,9 @@ its name in one step, and its folder is synced. So whoever reads finds the old f
 one, also after a power failure, and never a half.
 """
 
+import ctypes
 import errno
+import functools
 import glob
 import os
 import re
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 _STATUS = Path("/proc/self/status")
+_SYNC_FILE_RANGE_WRITE = 2  # [fs.h]
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 
 
@@ -162,6 +165,22 @@ def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
         if not written:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         view, offset = view[written:], offset + written
+
+
+def start_writeback(descriptor: int, offset: int, length: int) -> None:
+    """Let the kernel begin to write a range of a file to the disk; nothing is known of the outcome.
+
+    Whoever needs to know syncs the file: that tells of errors on the way [sync_file_range(2)].
+    """
+    with suppress(AttributeError, OSError):  # other C libraries, other kernels
+        call = _libc().sync_file_range
+        call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+        call(descriptor, offset, length, _SYNC_FILE_RANGE_WRITE)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def umask() -> int:

@@ -27,7 +27,7 @@ from bundlefs.cli.waits import show_waits
 
 if TYPE_CHECKING:
     from bundlefs.bundling.bundle import Bundle
-    from bundlefs.unbundling.extract import Progress
+    from bundlefs.unbundling.decrypting import Progress
 
 __all__ = [
     "Bar",

@@ -77,6 +77,13 @@ def decrypt(key: bytes, chain: bytes, sealed: bytes) -> bytes:
     return Cipher(AES128(key), CBC(chain)).decryptor().update(sealed)
 
 
+def decrypt_into(
+    key: bytes, chain: bytes | memoryview, sealed: memoryview, plain: memoryview
+) -> None:
+    """Decrypt as `decrypt` does, into the start of `plain`, which has a block more than that."""
+    Cipher(AES128(key), CBC(bytes(chain))).decryptor().update_into(sealed, plain)
+
+
 def padding(last: bytes) -> int:
     """Return the length of the PKCS#7 padding at the end of the decrypted last block, 1 to 16.
 

@@ -49,7 +49,7 @@ class FinalBlock(NamedTuple):
     end: int
 
 
-class _ZStream(ctypes.Structure):
+class ZStream(ctypes.Structure):
     """z_stream [zlib.h]; libz refuses it (Z_VERSION_ERROR) where its own has another size.
 
     That of zlib-ng is the same up to `data_type`, and ends 8 bytes earlier [zlib-ng.h].
@@ -73,7 +73,7 @@ class _ZStream(ctypes.Structure):
     )
 
 
-_POINTER = ctypes.POINTER(_ZStream)
+_POINTER = ctypes.POINTER(ZStream)
 
 
 class Zlib(NamedTuple):
@@ -84,6 +84,7 @@ class Zlib(NamedTuple):
     inflate: Callable[[Any, int], int]
     reset: Callable[[Any], int]
     end: Callable[[Any], int]
+    set_window: Callable[[Any, bytes, int], int]
     combine: Callable[[int, int, int], int]
 
 
@@ -113,6 +114,7 @@ def _zlib_ng() -> Zlib | None:
             library.zng_inflate,
             library.zng_inflateReset,
             library.zng_inflateEnd,
+            library.zng_inflateSetDictionary,
             library.zng_crc32_combine,
         )
     return None
@@ -129,13 +131,14 @@ def _libz() -> Zlib:
     _declare(library, "")
     library.zlibVersion.restype = ctypes.c_char_p
     library.inflateInit2_.argtypes = (_POINTER, ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
-    version, size = library.zlibVersion(), ctypes.sizeof(_ZStream)
+    version, size = library.zlibVersion(), ctypes.sizeof(ZStream)
     return Zlib(
         f"{LIBRARY} {version.decode()}",
         lambda pointer: int(library.inflateInit2_(pointer, _RAW, version, size)),
         library.inflate,
         library.inflateReset,
         library.inflateEnd,
+        library.inflateSetDictionary,
         library.crc32_combine,
     )
 
@@ -145,6 +148,8 @@ def _declare(library: ctypes.CDLL, prefix: str) -> None:
     getattr(library, f"{prefix}inflate").argtypes = (_POINTER, ctypes.c_int)
     getattr(library, f"{prefix}inflateReset").argtypes = (_POINTER,)
     getattr(library, f"{prefix}inflateEnd").argtypes = (_POINTER,)
+    window = getattr(library, f"{prefix}inflateSetDictionary")
+    window.argtypes = (_POINTER, ctypes.c_char_p, ctypes.c_uint)
     combine = getattr(library, f"{prefix}crc32_combine")
     # uLong in zlib, uint32_t in zlib-ng: 32 bits are what both look at.
     combine.restype = ctypes.c_uint32
@@ -161,10 +166,10 @@ class _Decoder:
 
     def __init__(self) -> None:
         self._zlib = load()
-        self._stream = _ZStream()
+        self._stream = ZStream()
         self._pointer = ctypes.pointer(self._stream)
         self._out = bytearray(CAPACITY + _SLACK)
-        self._out_address = _address(self._out)
+        self._out_address = address(self._out)
         code = self._zlib.start(self._pointer)
         if code != _Z_OK:
             raise BundlefsError(f"{self._zlib.name} does not start: inflateInit2 {code}")
@@ -174,7 +179,7 @@ class _Decoder:
         """Do what `find_final_block` says."""
         stream = self._stream
         self._zlib.reset(self._pointer)
-        stream.next_in, stream.avail_in = _address(deflated), len(deflated)
+        stream.next_in, stream.avail_in = address(deflated), len(deflated)
         stream.next_out, stream.avail_out = self._out_address, len(self._out)
         final = self._walk()
         # bytearray.startswith is a memcmp without a copy; == needs one, or a slice.
@@ -203,7 +208,7 @@ class _Decoder:
             start = end
 
 
-def _address(buffer: bytearray) -> int:
+def address(buffer: bytearray) -> int:
     """Return the address of a buffer, which is valid while nothing resizes it."""
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 

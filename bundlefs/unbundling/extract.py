@@ -1,14 +1,16 @@
 """The way back in one pass: parts to image, with everything checked that can be.
 
-    parts - digest each - decrypt - inflate - tar stream - image
-            (parallel)    (one pass)          SHA-1       an output
+    parts - read, digest, decrypt - inflate - tar stream - image
+            several at a time       likewise  SHA-1        an output
 
 The manifest is untrusted. Nothing is allocated by the sizes that it states, and whatever goes
 beyond them ends the pass. The digest of the tar stream is known only at the end, so it decides
 whether the result gets its name: who writes an image to a file gives it one only then.
 
-Concurrency: parts are digested on the pool, ahead of the pass. The SHA-1 of the tar stream is
-taken on a lane of its own, which is at most a few pieces behind.
+Concurrency: all of these overlap. Parts are read and decrypted on a lane, ahead of the pass
+(`decrypting`), segments are inflated on the pool (`inflating`), the SHA-1 of the tar stream is
+taken on a lane, and what goes to a file is written on another. Each is at most a few pieces ahead
+or behind. One thread, the caller's, puts the segments together and finds the image in them.
 """
 
 import hashlib
@@ -22,18 +24,19 @@ from bundlefs.base.workers import Workers
 from bundlefs.codec.untar import Member, read_member, trailing_ok
 from bundlefs.keys.rsa import Secret
 from bundlefs.manifest.read import BundleManifest
+from bundlefs.unbundling.decrypting import Decrypting, Progress
+from bundlefs.unbundling.inflating import inflated_apart
 from bundlefs.unbundling.outputs import Output
 from bundlefs.unbundling.parts import PartFiles
-from bundlefs.unbundling.unseal import Unsealed, inflated
+from bundlefs.unbundling.unseal import Unsealed
 
 _HEAD_LIMIT = 512 << 20
 """Bytes of headers and sparse map: a map of the most extents that are read has less."""
 
 _PADDING_LIMIT = 16 << 20
 """Bytes. Archives end with zeros up to a record, 10 KiB unless somebody wanted larger ones."""
-
-Progress = Callable[[int, int], None]
-"""Is told how many bytes of parts are done, and how many all parts have."""
+Piece = bytes | memoryview
+Write = Callable[[int, memoryview], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Pass:
         self._secret = secret
         self._workers = workers
         self._digesting = workers.lane()
+        self._writing = workers.lane()
         self._sha1 = hashlib.sha1(usedforsecurity=False)
         self._size = 0
 
@@ -94,11 +98,16 @@ class Pass:
         Raises:
             BundleError: something is not what the manifest says; the output holds rubbish.
         """
-        stream = _Pulled(self._digested(inflated(self._gzip(progress))))
+        # The key is tried on the first and the last part before all others are read.
+        unsealed = Unsealed(self._parts, self._secret)
+        sealed = Decrypting(self._parts, self._secret, unsealed.size, self._workers)
+        plain = inflated_apart(sealed.pieces(progress), self._workers)
+        stream = _Pulled(self._digested(plain))
         member = read_member(stream.look)
         self._require_size(member)
-        _extract(member, stream, output)
+        _extract(member, stream, self._behind(output))
         self._digesting.finish()
+        self._writing.finish()
         digest = self._sha1.hexdigest()
         if self._manifest.digest not in (None, digest):
             raise BundleError(
@@ -108,16 +117,13 @@ class Pass:
         output.finish(member.size)
         return Passed(member, digest, self._size)
 
-    def _gzip(self, progress: Progress) -> Iterator[bytes]:
-        checks = (partial(self._parts.check, number) for number in range(len(self._parts)))
-        checked = self._workers.in_order(checks)
-        # The key is tried on the first and the last part before all others are digested.
-        unsealed = Unsealed(self._parts, self._secret)
-        for number, _ in enumerate(checked):
-            yield from unsealed.pieces(self._parts.span(number))
-            progress(self._parts.span(number).stop, self._parts.size)
+    def _behind(self, output: Output) -> Write:
+        """Return what hands data to the output: at once if that may wait, else on a lane."""
+        if output.waits:
+            return output.write
+        return lambda offset, data: self._writing.do(partial(output.write, offset, data))
 
-    def _digested(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def _digested(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         for piece in pieces:
             self._size += len(piece)
             self._digesting.do(partial(self._sha1.update, piece))
@@ -134,7 +140,7 @@ class Pass:
 class _Pulled:
     """The tar stream in pieces; its head can be looked at before the pieces are taken."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(self, pieces: Iterator[Piece]) -> None:
         self._pieces = pieces
         self._head = bytearray()
 
@@ -155,14 +161,14 @@ class _Pulled:
         yield from (memoryview(piece) for piece in self._pieces)
 
 
-def _extract(member: Member, stream: _Pulled, output: Output) -> None:
-    """Hand the image's data to the output as it comes by; require that nothing else follows it."""
+def _extract(member: Member, stream: _Pulled, write: Write) -> None:
+    """Hand the image's data to `write` as it comes by; require that nothing else follows it."""
     here = Span(0, 0)
     for piece in stream:
         here = Span(here.stop, here.stop + len(piece))
         for run in member.runs.stored_in(here):
             start = run.stream_offset - here.start
-            output.write(run.image.start, piece[start : start + run.image.length])
+            write(run.image.start, piece[start : start + run.image.length])
         if here.stop > member.end:
             behind = Span(max(here.start, member.end), here.stop)
             _require_padding(piece[behind.start - here.start :], behind.stop - member.end)

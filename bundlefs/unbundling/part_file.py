@@ -90,6 +90,7 @@ class PartFile:
         self._descriptors = descriptors
         self._lock = threading.Lock()
         self._proof: _Proof | None = None
+        self._taken = False
         self._changed = ""
         self._alarms = 0
 
@@ -101,7 +102,26 @@ class PartFile:
             BundleError: it cannot be read, or is not what the manifest says; the text names it.
         """
         with self._lock:
-            self._proven()
+            if not self._taken or self._changed:
+                self._proven()
+
+    def take(self, into: memoryview) -> None:
+        """Read the whole part to the start of `into`, and digest it unless that was done.
+
+        Whoever reads of it later has it digested anew: nothing is kept but that it was whole.
+
+        Raises:
+            BundleChangedError, BundleError: as `check`.
+        """
+        with self._lock:
+            new = not self._proof and not self._changed and self._sha1 is not None
+            if new:
+                self._prove(into)
+                self._taken = True
+        if not new:
+            for run in range(ceil_div(self._size, RUN)):
+                span = self._span(run)
+                into[span.start : span.stop] = self.read(run)
 
     def read(self, run: int) -> bytes:
         """Return a run of the part, or what is left of it at the end.
@@ -128,17 +148,18 @@ class PartFile:
             self._proof = self._prove()
         return self._proof
 
-    def _prove(self) -> _Proof:
+    def _prove(self, into: memoryview | None = None) -> _Proof:
+        """Digest the part; what is read is kept `into`, or its digests are in what is returned."""
         try:
             with self._descriptors.borrow(self._path) as file:
-                return self._proof_of(file)
+                return self._proof_of(file, into)
         except (OSError, BundleError) as error:
             self._descriptors.drop(self._path)  # another file may have its name next time
             if isinstance(error, OSError):
                 raise BundleError(f"part {self._path}: {error.strerror}") from error
             raise
 
-    def _proof_of(self, file: int) -> _Proof:
+    def _proof_of(self, file: int, into: memoryview | None) -> _Proof:
         proof = _Proof(Identity.of(file), bytearray(_DIGEST * ceil_div(self._size, RUN)))
         settle(proof.identity)
         if proof.identity.size != self._size:
@@ -147,15 +168,19 @@ class PartFile:
                 " bundle was opened"
             )
         if self._sha1 is not None:
-            self._require_digest(self._sha1, self._digest(file, proof), proof, file)
+            self._require_digest(self._sha1, self._digest(file, proof, into), proof, file)
         return proof
 
-    def _digest(self, file: int, proof: _Proof) -> str:
+    def _digest(self, file: int, proof: _Proof, into: memoryview | None) -> str:
         whole = hashlib.sha1(usedforsecurity=False)
         for run in range(ceil_div(self._size, RUN)):
-            data = _read(file, self._span(run))
+            span = self._span(run)
+            data = _read(file, span)
             whole.update(data)
-            proof.holds(run, data)
+            if into is None:
+                proof.holds(run, data)
+            else:
+                into[span.start : span.start + len(data)] = data
         return whole.hexdigest()
 
     def _require_digest(self, sha1: str, found: str, proof: _Proof, file: int) -> None:

@@ -107,6 +107,14 @@ class PartFiles:
         if self.checked:
             self._files[number].check()
 
+    def take(self, number: int, into: memoryview) -> None:
+        """Read a whole part to the start of `into`, in one go with its digest.
+
+        Raises:
+            BundleChangedError, BundleError: as `check`.
+        """
+        self._files[number].take(into)
+
     def read(self, span: Span) -> bytes:
         """Return exactly these bytes of the sealed stream, from checked parts alone.
 

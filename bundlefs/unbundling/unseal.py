@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from isal import igzip_lib
 
 from bundlefs.base.errors import BundleError
-from bundlefs.base.spans import Span, ceil_div, split
+from bundlefs.base.spans import Span, ceil_div
 from bundlefs.codec import cbc, members
 from bundlefs.codec.members import PIECE, Decoder
 from bundlefs.keys.rsa import Secret
@@ -68,12 +68,6 @@ class Unsealed:
         sealed = self._parts.read(Span(whole.start - cbc.BLOCK, whole.stop))
         return cbc.decrypt(self._secret.key, sealed[: cbc.BLOCK], sealed[cbc.BLOCK :])
 
-    def pieces(self, part: Span) -> Iterator[bytes]:
-        """Yield the bytes of the gzip stream that the bytes `part` of the sealed stream hold."""
-        whole = part.clip(Span(0, self.size))
-        for number, span in split(whole, PIECE):
-            yield self.read(span.shift(number * PIECE))
-
 
 def inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Inflate a gzip stream, members joined, in pieces of at most 1 MiB.
@@ -81,10 +75,10 @@ def inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
     Raises:
         BundleError: it is damaged, or ends too early.
     """
-    return members.inflated(_Gzip(pieces), members.gzip_decoder)
+    return members.inflated(GzipPieces(pieces), members.gzip_decoder)
 
 
-class _Gzip:
+class GzipPieces:
     """The gzip stream in pieces. Nothing may stand between or behind its members."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
@@ -92,20 +86,24 @@ class _Gzip:
         self._rest: bytes | None = None
 
     def next_member(self) -> bool:
+        """Return whether anything is left."""
         first = self._rest is None
         self._rest = self._rest or next(self._pieces, b"")
         return first or bool(self._rest)
 
     def take(self) -> bytes:
+        """Return the next bytes."""
         data, self._rest = self._rest or next(self._pieces, b""), b""
         if not data:
             raise BundleError("the gzip stream ends too early: the bundle is cut short")
         return data
 
     def give_back(self, data: bytes) -> None:
+        """Take back what stood behind a member."""
         self._rest = data
 
     def decode(self, decoder: Decoder, data: bytes) -> bytes:
+        """Decode; an error says that the stream is damaged."""
         try:
             return decoder.decompress(data, PIECE)
         except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub says instance

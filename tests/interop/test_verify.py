@@ -215,7 +215,7 @@ def test_a_progress_bar_on_a_terminal(workshop: Workshop) -> None:
 def test_lines_of_progress_without_a_terminal(made: Made, workshop: Workshop) -> None:
     words = ("verify", made.manifest, "--user-key", workshop.user.private)
     ending, quiet = (attempt(*words, *option, program=IMPATIENT) for option in ((), ("-q",)))
-    digesting, decrypting = ending.err.splitlines()
+    decrypting, digesting = ending.err.splitlines()  # and only what was not digested by then
     assert digesting.startswith(f"bundlefs: {made.manifest}: digesting, ")
     assert decrypting.startswith(f"bundlefs: {made.manifest}: decrypting, ")
     assert (ending.code, ending.out) == (quiet.code, quiet.out)

@@ -66,6 +66,14 @@ class _Check:
         return f"{'FAILED' if self.result == 'failed' else self.result:7}  {self.name}: {self.text}"
 
 
+def _outcome(look: Callable[[], str]) -> tuple[str, str]:
+    """Return the result and the text of a check."""
+    try:
+        return "ok", look()
+    except BundleError as error:
+        return "failed", str(error)
+
+
 class _Report:
     """The checks so far. Each is printed as it is done, unless all are to be one JSON object."""
 
@@ -87,13 +95,9 @@ class _Report:
 
     def check(self, name: str, look: Callable[[], str]) -> bool:
         """Do a check: `look` returns what it found, or raises why it failed."""
-        try:
-            found = look()
-        except BundleError as error:
-            self.add(name, "failed", str(error))
-            return False
-        self.add(name, "ok", found)
-        return True
+        result, text = _outcome(look)
+        self.add(name, result, text)
+        return result == "ok"
 
     def close(self) -> None:
         """Print what is printed at the end."""
@@ -159,31 +163,45 @@ def _contents(
         return total if manifest.bundled_size else f"{total} (the manifest does not tell)"
 
     def digests() -> str:
-        with found[0], bar("digesting") as progress:
+        with bar("digesting") as progress:
             check_parts(found[0], workers, progress)
         return f"all {len(found[0])}"
 
     def decryption() -> str:
-        with found[0], bar("decrypting") as progress:
-            with naming_key_options():
-                # The signature is a check of its own.
-                secret = unlock(manifest, keys, ignore_signature=True)
+        with naming_key_options():
+            # The signature is a check of its own.
+            secret = unlock(manifest, keys, ignore_signature=True)
+        with bar("decrypting") as progress:
             passed = Pass(manifest, found[0], secret, workers).run(Nowhere(), progress)
         digest = passed.digest if manifest.digest else "not checked, the manifest has none"
         return f"image of {passed.member.size} bytes, tar digest {digest}"
 
-    whole = False
     if report.check("sizes of the parts", sizes):
-        whole = report.check("digests of the parts", digests)
+        with found[0]:
+            _parts_and_image(report, digests, decryption if keys.can_open else None)
     else:
         report.add("digests of the parts", "skipped", "the parts are not all there")
-    if whole and keys.can_open:
-        report.check("decryption, tar digest, image size", decryption)
-    else:
-        why = "no private key given (--user-key)" if whole else "the parts are damaged"
-        report.add("decryption, tar digest, image size", "skipped", why)
+        report.add(_IMAGE, "skipped", "the parts are damaged")
     if found:
         _index(report, manifest, keys, given, found[0])
+
+
+_NO_KEY = "skipped", "no private key given (--user-key)"
+_IMAGE = "decryption, tar digest, image size"
+
+
+def _parts_and_image(
+    report: _Report, digests: Callable[[], str], decryption: Callable[[], str] | None
+) -> None:
+    """Check parts and image, and read the parts once.
+
+    Those that are decrypted are digested by the way. Where that ends early, the others are digested
+    then, since the report names all that are damaged.
+    """
+    decrypted = _outcome(decryption) if decryption else _NO_KEY
+    if not report.check("digests of the parts", digests):
+        decrypted = "skipped", "the parts are damaged"
+    report.add(_IMAGE, *decrypted)
 
 
 def _index(
@@ -208,4 +226,4 @@ def _index(
     if index and keys.can_open:
         report.check("index", lambda: fits(index))
     elif index:
-        report.add("index", "skipped", "no private key given (--user-key)")
+        report.add("index", *_NO_KEY)
