@@ -27,14 +27,18 @@ ROOT = Path(__file__).parents[2]
 CONTRIB = ROOT / "contrib"
 CONTAINER = CONTRIB / "container"
 JOBS = sorted(CONTAINER.glob("*.yaml"))
+UPLOADS = [path for path in JOBS if path.name != "jobs-sum.yaml"]
 
 
 # Shell
 
 
+SOURCED = {CONTRIB / "setup", CONTRIB / "machine"}
+
+
 def is_shell(path: Path) -> bool:
     first = path.read_bytes().partition(b"\n")[0]
-    return bool(re.match(rb"#!.*\b(ba|da)?sh\b", first)) or path == CONTRIB / "setup"
+    return bool(re.match(rb"#!.*\b(ba|da)?sh\b", first)) or path in SOURCED
 
 
 SCRIPTS = [path for path in sorted(CONTRIB.rglob("*")) if path.is_file() and is_shell(path)]
@@ -56,7 +60,7 @@ def test_a_script_is_sound(script: Path) -> None:
 def test_the_scripts_are_found_and_can_be_run() -> None:
     names = {str(path.relative_to(CONTRIB)) for path in SCRIPTS}
     assert {"check", "demo", "setup", "container/bundle-and-upload"} <= names
-    assert [path for path in SCRIPTS if path.name != "setup" and not path.stat().st_mode & 1] == []
+    assert [path for path in SCRIPTS if path not in SOURCED and not path.stat().st_mode & 1] == []
 
 
 def test_an_unsound_script_would_be_seen(tmp_path: Path) -> None:
@@ -138,7 +142,7 @@ def test_a_job_fits_the_schema_of_kubernetes(path: Path) -> None:
             kubernetes_validate.validate({**document, "specs": {}}, version, strict=True)
 
 
-@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", UPLOADS, ids=lambda path: path.name)
 def test_a_jobs_volumes_are_those_it_mounts(path: Path) -> None:
     spec = pod(path)
     [container] = spec["containers"]
@@ -156,7 +160,7 @@ def test_a_jobs_volumes_are_those_it_mounts(path: Path) -> None:
     assert named == claims | {"images"}
 
 
-@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", UPLOADS, ids=lambda path: path.name)
 def test_a_jobs_state_outlasts_its_pod(path: Path) -> None:
     spec = pod(path)
     [container] = spec["containers"]
@@ -171,7 +175,7 @@ def test_a_jobs_state_outlasts_its_pod(path: Path) -> None:
     assert "persistentVolumeClaim" in volume
 
 
-@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", UPLOADS, ids=lambda path: path.name)
 def test_a_jobs_secrets_are_those_it_tells_how_to_make(path: Path) -> None:
     spec = pod(path)
     [container] = spec["containers"]
@@ -182,7 +186,7 @@ def test_a_jobs_secrets_are_those_it_tells_how_to_make(path: Path) -> None:
     assert "Secret" not in {one["kind"] for one in documents(path)}, "none is in the file"
 
 
-@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", UPLOADS, ids=lambda path: path.name)
 def test_a_jobs_options_are_options(path: Path) -> None:
     [container] = pod(path)["containers"]
     words = container["args"]
@@ -197,6 +201,32 @@ def test_a_jobs_options_are_options(path: Path) -> None:
     assert str(given.user_key.parent) in mounts
     remote = target.partition(":")[0].upper()
     assert f"RCLONE_CONFIG_{remote}_TYPE" in {one["name"] for one in container["env"]}
+
+
+def test_many_jobs_are_told_apart_by_kubernetes() -> None:
+    """Each image is an index of one Job, and its failure is its own."""
+    [job] = [one["spec"] for one in documents(CONTAINER / "jobs.yaml") if one["kind"] == "Job"]
+    assert job["completionMode"] == "Indexed"
+    assert job["completions"] > job["parallelism"] > 1
+    assert job["backoffLimitPerIndex"] > 0
+    [wrong_usage, _] = job["podFailurePolicy"]["rules"]
+    assert (wrong_usage["action"], wrong_usage["onExitCodes"]["values"]) == ("FailIndex", [2])
+
+
+def test_the_sum_is_made_of_what_the_jobs_leave() -> None:
+    [one, other] = [pod(CONTAINER / name) for name in ("jobs.yaml", "jobs-sum.yaml")]
+    shared = {json.dumps(volume) for volume in one["volumes"]}
+    for volume in other["volumes"]:
+        if "persistentVolumeClaim" in volume:
+            assert volume["persistentVolumeClaim"].pop("readOnly")
+        assert json.dumps(volume) in shared
+    [[command, lists], [summing, [option, summed]]] = [
+        (container["command"], container["args"])
+        for spec in (one, other)
+        for container in spec["containers"]
+    ]
+    assert command == summing == ["bundle-one-of"]
+    assert (option, summed) == ("--sum", lists[0])
 
 
 def test_the_job_without_fuse_asks_for_no_rights() -> None:
