@@ -100,13 +100,22 @@ class Export:
         tap: where its blocks come by.
         sink: where its files go.
         folder: where earlier files of it may be, to be kept if they are whole.
+        passed: tells of the name of a part that was made before whether it is where it is to go.
     """
 
-    def __init__(self, bundle: Bundle, tap: Tap, sink: Sink, folder: Path | None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        tap: Tap,
+        sink: Sink,
+        folder: Path | None,
+        passed: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._bundle = bundle
         self._tap = tap
         self._sink = sink
         self._folder = folder
+        self._passed = passed
 
     def run(self) -> None:
         """Write all parts, then the index if it is wanted, then the manifests.
@@ -143,7 +152,10 @@ class Export:
             raise
 
     def _write_again(self, part: Part, digest: str) -> None:
-        if self._folder is None or _digest(self._folder / self._bundle.name(part)) != digest:
+        name = self._bundle.name(part)
+        if self._passed(name):
+            return
+        if self._folder is None or _digest(self._folder / name) != digest:
             self._write(part)
 
     def _write(self, entry: Entry) -> None:

@@ -39,7 +39,7 @@ def check_mountpoint(path: Path) -> Path:
     # A look into an automount point waits for what is to be mounted there, which is us.
     if find_mount(where) != _AUTOMOUNT:
         _require_empty(path, where)
-    _check_fuse()
+    check_fuse()
     return where
 
 
@@ -65,7 +65,12 @@ def _remedy(path: Path, error: OSError) -> str:
     return "choose an empty folder that you may read and write"
 
 
-def _check_fuse() -> None:
+def check_fuse() -> None:
+    """See that FUSE is there.
+
+    Raises:
+        MountError: it is not, or may not be used.
+    """
     device = Path("/dev/fuse")
     if not device.exists():
         raise MountError(

@@ -2,9 +2,11 @@
 
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundlefs.state.sealed_index import index_name
 from bundlefs.upload.places import Wanted
 from bundlefs.upload.words import UploadError, tell
 
@@ -18,32 +20,47 @@ class Bundle:
     folder: Path
     manifests: list[str]
     parts: dict[str, int]
+    index: dict[str, int]
     architecture: str
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(folder: Path, parts: Mapping[str, int] | None = None) -> Bundle:
     """Read what is in a folder; that of a mount waits until all is made.
+
+    Args:
+        folder: of the manifests.
+        parts: the sizes of all parts, if they are not in the folder.
 
     Raises:
         UploadError: the manifests do not tell of what is there.
     """
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted({path.name for path in folder.iterdir()} | set(parts or ()))
     manifests = [name for name in names if name.endswith(".manifest.xml")]
     if not manifests:
         raise UploadError(f"{folder} has no manifest; give a mount of bundlefs or a bundle")
-    parts: dict[str, int] = {}
+    found: dict[str, int] = {}
     architecture = ""
     for manifest in manifests:
         root = _root(folder, manifest)
-        wanted = [found.text or "" for found in root.iterfind("image/parts/part/filename")]
+        wanted = [one.text or "" for one in root.iterfind("image/parts/part/filename")]
         if missing := [name for name in wanted if name not in names]:
             raise UploadError(f"{folder} lacks {missing[0]}, which {manifest} names; make it again")
-        sizes = {name: (folder / name).stat().st_size for name in wanted}
+        sizes = {name: parts[name] if parts else _size(folder / name) for name in wanted}
         if str(sum(sizes.values())) != root.findtext("image/bundled_size"):
             raise UploadError(f"the parts in {folder} have not the size that {manifest} says")
-        parts |= sizes
+        found |= sizes
         architecture = root.findtext("machine_configuration/architecture", "x86_64")
-    return Bundle(folder, manifests, parts, architecture)
+    return Bundle(folder, manifests, found, _index(folder, names, found), architecture)
+
+
+def _index(folder: Path, names: Sequence[str], parts: Mapping[str, int]) -> dict[str, int]:
+    """Return name and size of the index that travels with the bundle, if there is one."""
+    prefixes = {name.rpartition(".part.")[0] for name in parts}
+    return {name: _size(folder / name) for name in map(index_name, prefixes) if name in names}
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
 def _root(folder: Path, manifest: str) -> ET.Element:
@@ -59,10 +76,11 @@ def compare(bundle: Bundle, there: dict[str, int]) -> None:
     Raises:
         UploadError: one has not.
     """
-    wrong = [name for name, size in bundle.parts.items() if there.get(name) != size]
+    files = bundle.parts | bundle.index
+    wrong = [name for name, size in files.items() if there.get(name) != size]
     if wrong:
         raise UploadError(f"{wrong[0]} is not there with its size; run this again")
-    stale = sorted(there.keys() - bundle.parts.keys() - set(bundle.manifests))
+    stale = sorted(there.keys() - files.keys() - set(bundle.manifests))
     if stale:
         tell(f"not of this bundle, left as they are: {', '.join(stale)}")
 

@@ -25,6 +25,8 @@ class Wanted:
     root_device_name: str
     dry_run: bool
     no_check: bool
+    s5cmd: bool
+    quiet: bool
 
 
 def place(text: str) -> Place:

@@ -4,7 +4,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections import deque
+import threading
 
 from bundlefs.base.errors import BundlefsError
 from bundlefs.base.escapes import escaped
@@ -24,9 +24,35 @@ class UploadError(BundlefsError):
     """The upload failed; what is there stays, and the same command goes on."""
 
 
+_lock = threading.RLock()
+_drawn = ""
+_CLEAR = "\r\x1b[K"
+
+
+class SaidError(UploadError):
+    """A program failed that has said why, and ended with this exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__("a program that was started failed")
+        self.exit_code = code
+
+
 def tell(text: str) -> None:
-    """Print a line on stderr."""
-    print(escaped(text), file=sys.stderr)
+    """Print a line on stderr, above the one that changes if there is one."""
+    with _lock:
+        drawn = _drawn
+        draw("")
+        print(escaped(text), file=sys.stderr)
+        draw(drawn)
+
+
+def draw(text: str) -> None:
+    """Show a line on a terminal in place of the one before; none to take it away."""
+    global _drawn  # noqa: PLW0603  # there is one screen
+    with _lock:
+        if text or _drawn:
+            print(f"{_CLEAR}{escaped(text)}", end="", file=sys.stderr, flush=True)
+        _drawn = text
 
 
 def need(program: str, why: str) -> None:
@@ -51,30 +77,6 @@ def ask(*words: str, unless: str | None = None) -> str:
     if done.returncode and not (unless and unless in done.stderr):
         raise UploadError(explained(words, done.returncode, done.stderr))
     return done.stdout
-
-
-def do(*words: str, dry_run: bool) -> None:
-    """Show a command, and run it, showing what it says.
-
-    Raises:
-        UploadError: it failed.
-    """
-    tell(f"+ {shlex.join(words)}")
-    if dry_run:
-        return
-    said: deque[str] = deque(maxlen=100)
-    with subprocess.Popen(
-        words, stdout=sys.stderr, stderr=subprocess.PIPE, encoding="utf-8", errors="surrogateescape"
-    ) as process:
-        try:
-            for line in process.stderr or ():
-                tell(line.rstrip("\n").expandtabs())
-                said.append(line)
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode:
-        raise UploadError(explained(words, process.returncode, "".join(said)))
 
 
 def explained(words: tuple[str, ...], code: int, text: str) -> str:

@@ -159,11 +159,14 @@ def test_without_rights_it_goes_by_a_folder(
     assert sorted(path.name for path in folder.iterdir()) == NAMES
 
 
-def test_without_rights_it_cannot_mount(sink: Sink, image: Path) -> None:
-    ending = sink.finish(sink.start(image, TARGET, program=POWERLESS))
-    assert ending.code == 1
-    assert "mount" in ending.err
-    assert sink.stored() == []
+def test_without_rights_it_keeps_a_few_parts(
+    sink: Sink, image: Path, tmp_path: Path, user_keys: KeyPair
+) -> None:
+    """Nothing can be mounted, and there is no folder for the bundle."""
+    key = user_keys.private
+    ending = sink.finish(sink.start(image, TARGET, "--user-key", key, program=POWERLESS))
+    assert_uploaded(sink, ending, tmp_path, "--user-key", key)
+    assert "nothing is mounted: " in ending.err
 
 
 def test_a_failing_mount_is_passed_on(sink: Sink, image: Path) -> None:

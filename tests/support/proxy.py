@@ -8,7 +8,7 @@ included: a signature still fits.
 import contextlib
 import http.client
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -67,6 +67,7 @@ class Relay(BaseHTTPRequestHandler):
     timeout: ClassVar[float | None] = 60  # an idle client must not keep a thread for ever
     upstream: ClassVar[str]
     recorder: ClassVar[Recorder]
+    answered: ClassVar[Callable[[Exchange], None]]
 
     def relay(self) -> None:
         """Forward one request and its answer."""
@@ -77,6 +78,7 @@ class Relay(BaseHTTPRequestHandler):
         kept = {n: v for n in RECORDED if (v := self.headers.get(n)) is not None}
         seen = Exchange(self.command, self.path, kept, answer.status)
         self.recorder.exchanges.append(seen)
+        type(self).answered(seen)
         self.hand_back(answer, content)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = relay  # noqa: N815 - the base class's names
@@ -125,12 +127,21 @@ class Relay(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def recording(upstream: str) -> Iterator[Recorder]:
-    """Run a proxy in front of the server at URL `upstream` for the length of a `with`."""
+def recording(
+    upstream: str, answered: Callable[[Exchange], None] = lambda _: None
+) -> Iterator[Recorder]:
+    """Run a proxy in front of the server at URL `upstream` for the length of a `with`.
+
+    `answered` is called when the server has answered and the client does not know yet.
+    """
     server = ThreadingHTTPServer(("127.0.0.1", 0), Relay)
     server.daemon_threads = False  # so that closing waits for them, and no socket is left open
     recorder = Recorder(f"http://127.0.0.1:{server.server_port}")
-    told = {"upstream": urlsplit(upstream).netloc, "recorder": recorder}
+    told = {
+        "upstream": urlsplit(upstream).netloc,
+        "recorder": recorder,
+        "answered": staticmethod(answered),
+    }
     server.RequestHandlerClass = type("RelayHere", (Relay,), told)
     thread = threading.Thread(target=server.serve_forever, name="recording proxy")
     thread.start()

@@ -161,7 +161,32 @@ def _set_up_logging(options: LogOptions) -> None:
         frontier.log.addFilter(lambda record: record.levelno < logging.ERROR)
 
 
+@contextmanager
+def for_upload(arguments: argparse.Namespace) -> Iterator[tuple[Bundle, Tap, list[str]]]:
+    """Yield a bundle for whoever exports it, with its tap and the names of its manifests."""
+    options = typed(_Options, arguments)
+    recipe = read_recipe(arguments)
+    bound_heaps()
+    warn_of_prefix(recipe.prefix)
+    _set_up_logging(options.log)
+    with _made(options, recipe) as (bundle, tap):
+        yield bundle, tap, [to.filename for to in recipe.recipients]
+
+
 def _from_file(options: _Options, recipe: Recipe, descriptor: int | None = None) -> None:
+    with (
+        _made(options, recipe, descriptor) as (bundle, tap),
+        bundle_watched(bundle, quiet=options.log.quiet),
+    ):
+        _remove_manifests(options.dest, recipe, bundle.sealed_before().digests)
+        Export(bundle, tap, DirectorySink(options.dest), options.dest).run()
+
+
+@contextmanager
+def _made(
+    options: _Options, recipe: Recipe, descriptor: int | None = None
+) -> Iterator[tuple[Bundle, Tap]]:
+    """Yield the bundle of the image, and where its blocks come by; nothing is made yet."""
     path = options.image if descriptor is None else Path("standard input")
     making, notes = options.bundle, list[str]()
     telling = Telling(print_warning, notes.append, piped=descriptor is not None)
@@ -180,10 +205,8 @@ def _from_file(options: _Options, recipe: Recipe, descriptor: int | None = None)
     with (
         Assembly(Engine(workers, tap)) as assembly,
         closing(assembly.bundle(Bundle, opens, prepare)) as bundle,
-        bundle_watched(bundle, quiet=options.log.quiet),
     ):
-        _remove_manifests(options.dest, recipe, bundle.sealed_before().digests)
-        Export(bundle, tap, DirectorySink(options.dest), options.dest).run()
+        yield bundle, tap
     _tell(notes)
 
 

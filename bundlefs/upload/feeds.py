@@ -1,0 +1,147 @@
+"""Where the parts come from: a folder that has them all, or a mount that makes them."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from bundlefs.base.threads import start_abandonable
+from bundlefs.upload.bundle import Bundle, read_bundle
+from bundlefs.upload.course import Course, Part
+from bundlefs.upload.words import UploadError
+
+_STATUS = ".bundlefs/status.json"
+_LOOK_SECONDS = 0.5
+_ASKING = 3
+"""Parts that are waited for at a time, so that the pass never rests while there is room."""
+
+
+IsThere = Callable[[str, int, int], bool]
+"""Tells of name, size and time (in ns) of a file whether it need not be sent."""
+
+
+class Feed(Protocol):
+    """The parts of one bundle, as they become whole."""
+
+    manifests: list[str]
+    room: int | None
+    """How many parts it keeps until they are sent, if that is few."""
+
+    def start(self, course: Course, is_there: IsThere) -> None:
+        """Begin to give parts to a course."""
+
+    def sent(self, part: Part) -> None:
+        """Hear that a part has arrived."""
+
+    def done(self) -> float | None:
+        """Return which share of the image is made, from 0 to 1; None if that is not known.
+
+        Raises:
+            UploadError: nothing more will be made.
+        """
+
+    def bundle(self) -> Bundle:
+        """Return the whole bundle, once all parts are made; of parts only the sizes count."""
+
+
+class Whole:
+    """A folder that has a bundle."""
+
+    room: int | None = None
+
+    def __init__(self, folder: Path) -> None:
+        self._bundle = read_bundle(folder)
+        self.manifests = self._bundle.manifests
+
+    def start(self, course: Course, _is_there: IsThere) -> None:
+        """Give all parts at once."""
+        for name, size in self._bundle.parts.items():
+            course.made(Part(self._bundle.folder / name, size))
+        course.end(len(self._bundle.parts))
+
+    def sent(self, part: Part) -> None:
+        """Leave it."""
+
+    def done(self) -> float | None:
+        """Return 1: it is whole."""
+        return 1.0
+
+    def bundle(self) -> Bundle:
+        """Return it."""
+        return self._bundle
+
+
+class Shown:
+    """A mount, asked for its parts by name and in order: to list it would wait for the last one."""
+
+    room: int | None = None
+
+    def __init__(self, folder: Path, status: dict[str, Any]) -> None:
+        self._folder = folder
+        self._start, _, digits = status["first_part"].rpartition(".")
+        self._width = len(digits)
+        self.manifests: list[str] = status["manifests"]
+        self._status: dict[str, Any] | None = status
+
+    def start(self, course: Course, _is_there: IsThere) -> None:
+        """Have threads ask for parts."""
+        for _ in range(_ASKING):
+            start_abandonable(lambda: self._ask(course), "ask")
+        start_abandonable(lambda: self._look(course), "look")
+
+    def _look(self, course: Course) -> None:
+        """Look how far it is, now and then; a mount that stands still holds up nobody else."""
+        while not course.over:
+            self._status = status_of(self._folder)
+            time.sleep(_LOOK_SECONDS)
+
+    def _ask(self, course: Course) -> None:
+        try:
+            while (number := course.next()) is not None:
+                path = self._folder / f"{self._start}.{number:0{self._width}}"
+                try:
+                    course.made(Part(path, path.stat().st_size))
+                except FileNotFoundError:
+                    course.end(number)
+        # Whatever it is, the main thread must hear of it: it would wait for ever.
+        except BaseException as error:  # noqa: BLE001
+            course.stop(error)
+
+    def sent(self, part: Part) -> None:
+        """Leave it."""
+
+    def done(self) -> float | None:
+        """Return how far the mount is."""
+        status = self._status
+        if status is None:
+            return None
+        if status["error"]:
+            raise UploadError(status["error"])
+        return float(status["tar_bytes_done"] / status["tar_size"])
+
+    def bundle(self) -> Bundle:
+        """Read the folder, which is complete by now."""
+        return read_bundle(self._folder)
+
+
+def status_of(folder: Path) -> dict[str, Any] | None:
+    """Return what a mount says of itself, or None if it is none."""
+    try:
+        status: dict[str, Any] = json.loads((folder / _STATUS).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return status
+
+
+def feed_of(folder: Path) -> Feed:
+    """Return the parts of a folder: a mount, or one that has a bundle.
+
+    Raises:
+        UploadError: it has none.
+        OSError: it cannot be read.
+    """
+    status = status_of(folder)
+    if status and "images" in status:
+        raise UploadError(f"{folder} shows a folder for each of many images; give one of those")
+    return Shown(folder, status) if status and "first_part" in status else Whole(folder)

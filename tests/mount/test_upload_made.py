@@ -1,0 +1,215 @@
+"""bundlefs-upload while the bundle is made: from a mount, and from an image in one command.
+
+What the server has is looked up in its folder, what was sent is taken from the wire, and how far
+the bundle was by then is the mount's own count. Whatever is killed, the same command again sends
+what is missing, and what is there then gives the image.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import KeyPair
+from tests.mount.commands import (
+    MARK,
+    Ending,
+    assert_nothing_left,
+    eventually,
+)
+from tests.support import images, servers
+from tests.support.mounts import bundlefs, detach, mount_table, mounted
+from tests.support.proxy import Exchange, recording
+from tests.support.tools import ACCOUNT
+from tests.support.wire import wire
+
+UPLOAD = (sys.executable, "-m", "bundlefs.cli.uploading")
+MIB = images.MIB
+SLOW_AWS = "[default]\ns3 =\n  max_bandwidth = 8MB/s\n  max_concurrent_requests = 1\n"
+PARTS = [f"image.part.{number:02}" for number in range(3)]
+
+
+@dataclass(slots=True)
+class Host:
+    """Where uploads are started: a bucket behind a server, and nothing else of the machine."""
+
+    folder: Path
+    scratch: Path
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def stored(self) -> Path:
+        return self.folder / "store/bucket/ami"
+
+    def parts(self) -> set[str]:
+        # The server writes aside and renames.
+        return {path.name for path in self.stored.glob("image.*")}
+
+    def start(
+        self, server: servers.Server, *words: str | Path, **env: str
+    ) -> subprocess.Popen[str]:
+        own = {"TMPDIR": str(self.scratch), "XDG_STATE_HOME": str(self.folder / "states")}
+        own |= {"BUNDLEFS_ACCOUNT": ACCOUNT, "RCLONE_CONFIG": "/dev/null", MARK: self.mark}
+        process = subprocess.Popen(
+            [*UPLOAD, *map(str, words)],
+            env=servers.settings(server, self.folder, **own, **env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.started.append(process)
+        return process
+
+    def finish(self, process: subprocess.Popen[str]) -> Ending:
+        """Wait for an upload; nothing of it may be left, whatever has ended it."""
+        out, err = process.communicate(timeout=120)
+        ending = Ending(process.returncode, out, err, self.mark)
+        assert_nothing_left(ending)
+        assert self.live() == []
+        return ending
+
+    def live(self) -> list[str]:
+        return [line for line in mount_table() if str(self.scratch) in line]
+
+    def pid_of(self, word: str) -> int | None:
+        """Find a process of an upload by a word of its command line."""
+        for pid in Ending(0, "", "", self.mark).processes():
+            with contextlib.suppress(OSError):
+                if word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                    return pid
+        return None
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    # rclone's server answers 500 where two files at a time want a folder that is not there.
+    made = Host(tmp_path, tmp_path / "scratch")
+    made.scratch.mkdir()
+    made.stored.mkdir(parents=True)
+    try:
+        yield made
+    finally:
+        for process in made.started:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+        for line in made.live():
+            detach(Path(line.split(" ")[4]))
+
+
+# --- while it is made ---
+
+
+def test_the_first_object_is_there_before_a_tenth_is_compressed(host: Host, tmp_path: Path) -> None:
+    image = images.random_image(tmp_path / "disk", 360 * MIB)
+    seen: list[int] = []
+    with (
+        mounted(image, tmp_path / "mnt", "--level", "1") as mount,
+        servers.rclone_s3(tmp_path / "store", tmp_path) as server,
+    ):
+
+        def note(one: Exchange) -> None:
+            if one.makes_object and not seen:
+                seen.append(mount.status()["blocks_compressed"])
+
+        with recording(server.url, note) as proxy:
+            process = host.start(server.at(proxy.url), mount.path, "sink:bucket/ami")
+            assert eventually(lambda: bool(seen), 60)
+            process.send_signal(signal.SIGTERM)
+            assert host.finish(process).code == 143
+        assert host.parts()
+        assert 10 <= seen[0] <= 36
+
+
+def test_nothing_is_made_twice_and_an_index_goes_along(host: Host, tmp_path: Path) -> None:
+    dest = "sink:bucket/ami"
+    image = images.random_image(tmp_path / "disk", 45 * MIB)
+    with (
+        mounted(image, tmp_path / "mnt", "--level", "1", "--with-index") as mount,
+        servers.rclone_s3(tmp_path / "store", tmp_path) as server,
+        recording(server.url) as proxy,
+    ):
+        ending = host.finish(host.start(server.at(proxy.url), "--no-check", mount.path, dest))
+        assert ending.code == 0, ending.err
+        assert mount.status()["blocks_compressed"] == 46
+        last = [path.rpartition("/")[2] for path in proxy.acls()][-2:]
+        assert last == ["image.index", "image.manifest.xml"]
+        assert set(proxy.acls().values()) == {"aws-exec-read"}
+        for path in mount.path.iterdir():
+            assert (host.stored / path.name).read_bytes() == path.read_bytes()
+
+
+# --- broken off, and gone on with ---
+
+
+def kill_uploader(_: Host, process: subprocess.Popen[str], __: Callable[[], None]) -> None:
+    process.kill()
+
+
+def kill_daemon(host: Host, _: subprocess.Popen[str], __: Callable[[], None]) -> None:
+    pid = host.pid_of("--foreground")
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+
+
+def cut_the_network(_: Host, __: subprocess.Popen[str], cut: Callable[[], None]) -> None:
+    cut()
+
+
+ONCE = {"RCLONE_RETRIES": "1", "RCLONE_LOW_LEVEL_RETRIES": "1", "AWS_MAX_ATTEMPTS": "1"}
+
+
+@pytest.mark.parametrize(
+    ("dest", "options", "breaks"),
+    [
+        ("sink:bucket/ami", (), kill_uploader),
+        ("sink:bucket/ami", ("--without-fuse",), kill_uploader),
+        ("sink:bucket/ami", (), kill_daemon),
+        ("sink:bucket/ami", ("--without-fuse",), cut_the_network),
+        ("s3://bucket/ami", (), cut_the_network),
+        ("s3://bucket/ami", ("--without-fuse",), kill_uploader),
+    ],
+)
+def test_it_goes_on(  # noqa: PLR0913, PLR0917  # fixtures
+    dest: str,
+    options: tuple[str, ...],
+    breaks: Callable[[Host, subprocess.Popen[str], Callable[[], None]], None],
+    host: Host,
+    tmp_path: Path,
+    user_keys: KeyPair,
+) -> None:
+    image = images.random_image(tmp_path / "disk", 25 * MIB)
+    config = tmp_path / "aws"
+    config.write_text(SLOW_AWS)
+    key: tuple[str | Path, ...] = ("--level", "1", "--user-key", user_keys.private)
+    words = ("--no-check", image, dest, *options, *key)
+    slow = {"RCLONE_BWLIMIT": "8M", "RCLONE_TRANSFERS": "1", "AWS_CONFIG_FILE": str(config)} | ONCE
+    # One server: it keeps in memory which time a file had.
+    with servers.rclone_s3(tmp_path / "store", tmp_path) as server:
+        with wire(server.url) as cable:
+            process = host.start(server.at(cable.url), *words, **slow)
+            assert eventually(lambda: bool(host.parts()), 60)
+            breaks(host, process, cable.cut)
+            broken = host.finish(process)
+        before = host.parts()
+        assert broken.code != 0
+        assert "Traceback" not in broken.err
+        assert before < set(PARTS)
+        with recording(server.url) as proxy:
+            ending = host.finish(host.start(server.at(proxy.url), *words))
+            sent = {path.rpartition("/")[2] for path in proxy.acls()}
+    assert ending.code == 0, ending.err
+    assert "going on with the bundle of" in ending.err
+    assert sent == {*PARTS, "image.manifest.xml"} - before
+    keys = ("--user-key", user_keys.private)
+    bundlefs("unbundle", host.stored / "image.manifest.xml", *keys, "-o", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == image.read_bytes()
