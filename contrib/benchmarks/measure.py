@@ -24,21 +24,28 @@ _PAGE = resource.getpagesize()
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds, seconds, bytes; `size` is the bundle's where one is made."""
+    """Seconds, seconds, bytes; `size` is the bundle's where one is made.
+
+    `least` and `most` are the seconds of the quickest and of the slowest run, of several.
+    """
 
     wall: float
     cpu: float
     peak: int
     size: int = 0
+    least: float = 0
+    most: float = 0
 
     @classmethod
     def median(cls, costs: Sequence[Self]) -> Self:
-        """Return the median of each figure."""
+        """Return the median of each figure, and between which seconds the runs were."""
         return cls(
             statistics.median(cost.wall for cost in costs),
             statistics.median(cost.cpu for cost in costs),
             int(statistics.median(cost.peak for cost in costs)),
             int(statistics.median(cost.size for cost in costs)),
+            min(cost.wall for cost in costs),
+            max(cost.wall for cost in costs),
         )
 
 
@@ -124,6 +131,12 @@ class Daemon:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
         return 0
+
+    def cpu(self) -> float:
+        """Return the CPU seconds that it has taken so far."""
+        about = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        # utime, stime, and those of the children that it has waited for [proc(5)]
+        return sum(int(ticks) for ticks in about[11:15]) / os.sysconf("SC_CLK_TCK")
 
     def end(self) -> float:
         """End it and give the CPU seconds that it took."""

@@ -1,5 +1,6 @@
 """The measured mount, and the mount that it is held against."""
 
+import json
 import os
 import random
 import sys
@@ -8,10 +9,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from measure import Cost, Daemon
 
-_ACCOUNT = "123456789012"
+ACCOUNT = "123456789012"
 
 
 @contextmanager
@@ -19,7 +21,7 @@ def mounted(image: Path, mountpoint: Path, *options: str) -> Iterator[Daemon]:
     """Mount `image` with bundlefs."""
     mountpoint.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "bundlefs", "mount", "-f", "--no-size-limit"]
-    command += ["--account", _ACCOUNT, "--state", "none", *options, str(image), str(mountpoint)]
+    command += ["--account", ACCOUNT, "--state", "none", *options, str(image), str(mountpoint)]
     with Daemon(command, lambda: os.path.ismount(mountpoint)) as daemon:
         yield daemon
 
@@ -32,6 +34,12 @@ def from_memory(folder: Path, mountpoint: Path) -> Iterator[Daemon]:
     command = [sys.executable, str(script), str(folder), str(mountpoint)]
     with Daemon(command, lambda: os.path.ismount(mountpoint)) as daemon:
         yield daemon
+
+
+def status(mountpoint: Path) -> dict[str, Any]:
+    """Return what a mount says of itself."""
+    found: dict[str, Any] = json.loads((mountpoint / ".bundlefs/status.json").read_bytes())
+    return found
 
 
 def first_pass(image: Path, mountpoint: Path, *options: str) -> Cost:

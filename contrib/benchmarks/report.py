@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,22 @@ class Report:
         self._found["tables"][title] = {name: asdict(cost) for name, cost in found.items()}
         print(f"\n### {title}\n")
         ratio = f" | against {base}" if base else ""
-        print(f"| | wall s | CPU s | peak MiB | bundle MB{ratio} |")
-        print("|---|---|---|---|---" + ("|---|" if base else "|"))
+        print(f"| | wall s | all runs, s | CPU s | peak MiB | bundle MB{ratio} |")
+        print("|---|---|---|---|---|---" + ("|---|" if base else "|"))
         for name, cost in found.items():
-            row = f"| {name} | {cost.wall:.2f} | {cost.cpu:.2f} | {cost.peak / (1 << 20):.0f}"
+            runs = f"{cost.least:.2f} to {cost.most:.2f}" if cost.most else ""
+            row = f"| {name} | {cost.wall:.2f} | {runs} | {cost.cpu:.2f}"
+            row += f" | {cost.peak / (1 << 20):.0f}"
             row += f" | {cost.size / _MB:.2f}" if cost.size else " | "
             print(row + (f" | {found[base].wall / cost.wall:.1f} x |" if base else " |"))
+        sys.stdout.flush()
+
+    def rows(self, title: str, columns: tuple[str, ...], found: Sequence[tuple[str, ...]]) -> None:
+        """Print a table of texts."""
+        self._found["tables"][title] = [dict(zip(columns, row, strict=True)) for row in found]
+        print(f"\n### {title}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+        for row in found:
+            print(f"| {' | '.join(row)} |")
         sys.stdout.flush()
 
     def figures(self, title: str, found: dict[str, str]) -> None:
