@@ -31,6 +31,7 @@ class Aws:
         need("aws", "s3://")
         if wanted.s5cmd:
             need("s5cmd", "--s5cmd")
+        self.name = "s5cmd" if wanted.s5cmd else "aws-cli"
         self.wanted = wanted
         self.place = wanted.dest
         self.acl = wanted.acl

@@ -1,11 +1,10 @@
 """Programs that work for the upload, and end with it, also where it is killed."""
 
-import shlex
 import shutil
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from bundlefs.base.threads import start_abandonable
@@ -24,10 +23,18 @@ class Child:
         words: its command line, without secrets.
         heard: what is done with each line that it says, beside keeping it.
         talks: whether it is spoken to, by its standard input and output.
+        environment: its variables, ours by default.
+        keeps: descriptors that it has as well.
     """
 
     def __init__(
-        self, words: Sequence[str], heard: Callable[[str], None] = tell, *, talks: bool = False
+        self,
+        words: Sequence[str],
+        heard: Callable[[str], None] = tell,
+        *,
+        talks: bool = False,
+        environment: Mapping[str, str] | None = None,
+        keeps: Sequence[int] = (),
     ) -> None:
         self.words = tuple(words)
         self._heard = heard
@@ -39,6 +46,8 @@ class Child:
             stdin=pipe if talks else subprocess.DEVNULL,
             stdout=pipe if talks else subprocess.DEVNULL,
             stderr=pipe,
+            env=environment,
+            pass_fds=keeps,
             encoding="utf-8",
             errors="surrogateescape",
         )
@@ -97,7 +106,3 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-
-    def show(self) -> None:
-        """Show its command line."""
-        tell(f"+ {shlex.join(self.words)}")

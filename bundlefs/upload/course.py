@@ -42,7 +42,7 @@ class Course:
         ahead: how many may be made and not sent: a mount keeps 25 of them by default.
         at_first: the same, until the first one has arrived.
         least: how many are to be taken together, where as many come.
-        sent: called for each part that has arrived.
+        let_go: called for each part that has arrived, or has not and is not tried again.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class Course:
         ahead: int,
         at_first: int,
         least: int = 1,
-        sent: Callable[[Part], None] = lambda _: None,
+        let_go: Callable[[Part], None] = lambda _: None,
     ) -> None:
         self._ahead = ahead
         self._at_first = at_first
         self._least = least
-        self._when_sent = sent
+        self._let_go = let_go
         self._changed = threading.Condition()
         self._ready: deque[Part] = deque()
         self._asked = 0
@@ -152,7 +152,7 @@ class Course:
     def sent(self, parts: list[Part]) -> None:
         """Tell that parts have arrived."""
         for part in parts:
-            self._when_sent(part)
+            self._let_go(part)
         with self._changed:
             self._under_way -= len(parts)
             self._arrived += len(parts)
@@ -162,6 +162,8 @@ class Course:
 
     def failed(self, parts: list[Part], error: Exception) -> None:
         """Tell that parts have not arrived: the others are sent, if that is not hopeless."""
+        for part in parts:
+            self._let_go(part)
         with self._changed:
             self._under_way -= len(parts)
             self._failed += len(parts)

@@ -31,11 +31,11 @@ class Feed(Protocol):
     def start(self, course: Course, is_there: IsThere) -> None:
         """Begin to give parts to a course."""
 
-    def sent(self, part: Part) -> None:
-        """Hear that a part has arrived."""
+    def let_go(self, part: Part) -> None:
+        """Hear that a part is not needed any more."""
 
-    def done(self) -> float | None:
-        """Return which share of the image is made, from 0 to 1; None if that is not known.
+    def total(self) -> int | None:
+        """Return about how large all parts will be, in bytes; None if nothing tells yet.
 
         Raises:
             UploadError: nothing more will be made.
@@ -60,12 +60,12 @@ class Whole:
             course.made(Part(self._bundle.folder / name, size))
         course.end(len(self._bundle.parts))
 
-    def sent(self, part: Part) -> None:
+    def let_go(self, part: Part) -> None:
         """Leave it."""
 
-    def done(self) -> float | None:
-        """Return 1: it is whole."""
-        return 1.0
+    def total(self) -> int | None:
+        """Return how large they are."""
+        return sum(self._bundle.parts.values())
 
     def bundle(self) -> Bundle:
         """Return it."""
@@ -104,25 +104,37 @@ class Shown:
                     course.made(Part(path, path.stat().st_size))
                 except FileNotFoundError:
                     course.end(number)
+                except OSError as error:
+                    raise self._explained(error) from error
         # Whatever it is, the main thread must hear of it: it would wait for ever.
         except BaseException as error:  # noqa: BLE001
             course.stop(error)
 
-    def sent(self, part: Part) -> None:
+    def _explained(self, error: OSError) -> Exception:
+        """Return why the mount has failed, as it says itself."""
+        status = status_of(self._folder) or {}
+        return UploadError(status["error"]) if status.get("error") else error
+
+    def let_go(self, part: Part) -> None:
         """Leave it."""
 
-    def done(self) -> float | None:
-        """Return how far the mount is."""
+    def total(self) -> int | None:
+        """Return what the bundle comes to if all of the image is like what is made of it."""
         status = self._status
         if status is None:
             return None
         if status["error"]:
             raise UploadError(status["error"])
-        return float(status["tar_bytes_done"] / status["tar_size"])
+        return projected(status["sealed_bytes"], status["tar_bytes_done"], status["tar_size"])
 
     def bundle(self) -> Bundle:
         """Read the folder, which is complete by now."""
         return read_bundle(self._folder)
+
+
+def projected(sealed: int, done: int, size: int) -> int | None:
+    """Return how many bytes come of a tar stream of `size`, of which `done` has become `sealed`."""
+    return sealed * size // done if done else None
 
 
 def status_of(folder: Path) -> dict[str, Any] | None:
@@ -134,6 +146,14 @@ def status_of(folder: Path) -> dict[str, Any] | None:
     return status
 
 
+def _opened(folder: Path) -> dict[str, Any] | None:
+    """Return the status of a mount, or of an image in one, which is opened by a look into it."""
+    while (status := status_of(folder)) and status["phase"] in ("unopened", "opening", "unpacking"):
+        (folder / ".bundlefs-upload").exists()
+        time.sleep(_LOOK_SECONDS)
+    return status
+
+
 def feed_of(folder: Path) -> Feed:
     """Return the parts of a folder: a mount, or one that has a bundle.
 
@@ -141,7 +161,7 @@ def feed_of(folder: Path) -> Feed:
         UploadError: it has none.
         OSError: it cannot be read.
     """
-    status = status_of(folder)
+    status = _opened(folder)
     if status and "images" in status:
         raise UploadError(f"{folder} shows a folder for each of many images; give one of those")
     return Shown(folder, status) if status and "first_part" in status else Whole(folder)

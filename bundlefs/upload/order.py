@@ -46,7 +46,7 @@ def upload(tool: Tool, feed: AbstractContextManager[Feed], work: Path, wanted: W
         tool.check()
     with feed as parts:
         manifests = to_register(parts.manifests, wanted)
-        tell(f"+ {shlex.join(tool.copying(Path('...')))}")
+        tell(f"bundlefs-upload: sending to {wanted.dest} by {tool.name}")
         with closing(tool.sender(work)) as sender:
             _send(parts, sender, Progress(quiet=wanted.quiet))
             bundle = parts.bundle()
@@ -60,10 +60,10 @@ def upload(tool: Tool, feed: AbstractContextManager[Feed], work: Path, wanted: W
 
 def _send(feed: Feed, sender: Sender, progress: Progress) -> None:
     ahead = min(sender.ahead, feed.room or sender.ahead)
-    course = Course(ahead, sender.at_first, sender.least, feed.sent)
+    course = Course(ahead, sender.at_first, sender.least, feed.let_go)
 
     def tick(stand: Stand) -> None:
-        progress(feed.done(), stand)
+        progress(feed.total(), stand)
 
     with _drawing():
         try:

@@ -80,10 +80,10 @@ class _Own(Shown):
             time.sleep(_LOOK_SECONDS)
         super().__init__(folder, status)
 
-    def done(self) -> float | None:
-        """Return how far it is."""
+    def total(self) -> int | None:
+        """Return about how large all parts will be."""
         self._require_alive()
-        return super().done()
+        return super().total()
 
     def _require_alive(self) -> None:
         if self._child.ended:

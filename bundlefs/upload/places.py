@@ -13,6 +13,9 @@ class Place:
     bucket: str
     prefix: str
 
+    def __str__(self) -> str:
+        return f"{self.remote or 's3'}:{'' if self.remote else '//'}{self.bucket}/{self.prefix}"
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:

@@ -23,11 +23,11 @@ class Progress:
         self._tenths = 0
         self._told = self._began
 
-    def __call__(self, done: float | None, stand: Stand) -> None:
-        """Show it; `done` is the share of the image that is made, if that is known."""
+    def __call__(self, about: int | None, stand: Stand) -> None:
+        """Show it; `about` is how large all will be, as far as that can be told."""
         if self._quiet:
             return
-        total = stand.made if stand.ended else _estimate(done, stand)
+        total = stand.made if stand.ended or not about else max(about, stand.made)
         seconds = time.monotonic() - self._began
         text = _text(total, stand, seconds)
         if self._in_place:
@@ -43,10 +43,6 @@ class Progress:
             return False
         self._tenths, self._told = tenths, now
         return True
-
-
-def _estimate(done: float | None, stand: Stand) -> int:
-    return max(stand.made, int(stand.made / done)) if done else 0
 
 
 def _text(total: int, stand: Stand, seconds: float) -> str:

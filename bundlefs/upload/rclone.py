@@ -30,6 +30,8 @@ _SAME_NS = 10**6
 class Rclone:
     """rclone. Settings of the bucket are not asked for: rclone has no words for them."""
 
+    name = "rclone"
+
     def __init__(self, wanted: Wanted) -> None:
         place = wanted.dest
         need("rclone", f"{place.remote}:")
@@ -54,7 +56,7 @@ class Rclone:
 
     def sender(self, work: Path) -> Sender:
         """Return what sends files; `work` is a folder for it alone."""
-        return _Process(self, work / "rclone")
+        return _Process(self, work)
 
     def sizes(self) -> dict[str, int]:
         """List what is there."""
@@ -69,17 +71,20 @@ class _Process:
     ahead = 16
     at_first = 2
 
-    def __init__(self, tool: Rclone, path: Path) -> None:
+    def __init__(self, tool: Rclone, work: Path) -> None:
         self._tool = tool
-        self._socket = path
+        # The path of a socket has at most 107 bytes, and that of a folder may have more [unix(7)].
+        self._folder = os.open(work, os.O_PATH | os.O_DIRECTORY)
+        self._socket = Path(f"/proc/self/fd/{self._folder}/rclone")
         self.slots = _setting("RCLONE_TRANSFERS", _TRANSFERS)
         self._attempts = _setting("RCLONE_RETRIES", _RETRIES)
-        words = ["rclone", "rcd", "--rc-no-auth", "--rc-addr", f"unix://{path}"]
-        self._child = Child([*words, "--log-level", "ERROR", *tool.options], _heard)
+        words = ["rclone", "rcd", "--rc-no-auth", "--rc-addr", f"unix://{self._socket}"]
+        words += ["--log-level", "ERROR", *tool.options]
+        self._child = Child(words, _heard, environment=_environment(), keeps=(self._folder,))
         try:
             self._await_start()
         except BaseException:
-            self._child.end()
+            self.close()
             raise
 
     def _await_start(self) -> None:
@@ -149,6 +154,7 @@ class _Process:
 
     def close(self) -> None:
         self._child.end()
+        os.close(self._folder)
 
 
 class _Connection(http.client.HTTPConnection):
@@ -167,6 +173,11 @@ def _heard(line: str) -> None:
     # It says a second time what it answers.
     if ": rc: " not in line:
         tell(line)
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without settings for a server, which are not meant for this one."""
+    return {name: text for name, text in os.environ.items() if not name.startswith("RCLONE_RC")}
 
 
 def _setting(name: str, default: int) -> int:

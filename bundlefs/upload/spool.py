@@ -20,7 +20,7 @@ from bundlefs.bundling.sinks import DirectorySink, SinkFile
 from bundlefs.state.index import PART_SIZE
 from bundlefs.upload.bundle import Bundle, read_bundle
 from bundlefs.upload.course import Course, Part
-from bundlefs.upload.feeds import Feed, IsThere
+from bundlefs.upload.feeds import Feed, IsThere, projected
 from bundlefs.upload.words import UploadError
 
 
@@ -84,14 +84,14 @@ class Spool:
         """Return whether a file is a part."""
         return isinstance(self._made.find(name), Number)
 
-    def sent(self, part: Part) -> None:
+    def let_go(self, part: Part) -> None:
         """Make room for another."""
         part.path.unlink()
 
-    def done(self) -> float | None:
-        """Return how far the engine is."""
+    def total(self) -> int | None:
+        """Return what the bundle comes to if all of the image is like what is made of it."""
         status = self._made.status()
-        return status.tar_bytes_done / status.tar_size
+        return projected(status.sealed_bytes, status.tar_bytes_done, status.tar_size)
 
     def bundle(self) -> Bundle:
         """Read the manifests, which lie in the folder by now."""

@@ -130,15 +130,19 @@ def test_the_first_object_is_there_before_a_tenth_is_compressed(host: Host, tmp_
         assert 10 <= seen[0] <= 36
 
 
-def test_nothing_is_made_twice_and_an_index_goes_along(host: Host, tmp_path: Path) -> None:
-    dest = "sink:bucket/ami"
+@pytest.mark.parametrize("words", [("sink:bucket/ami",), ("s3://bucket/ami", "--s5cmd")])
+def test_nothing_is_made_twice_and_an_index_goes_along(
+    words: tuple[str, ...], host: Host, tmp_path: Path
+) -> None:
     image = images.random_image(tmp_path / "disk", 45 * MIB)
     with (
         mounted(image, tmp_path / "mnt", "--level", "1", "--with-index") as mount,
         servers.rclone_s3(tmp_path / "store", tmp_path) as server,
         recording(server.url) as proxy,
     ):
-        ending = host.finish(host.start(server.at(proxy.url), "--no-check", mount.path, dest))
+        s5cmd = {"S3_ENDPOINT_URL": proxy.url}
+        process = host.start(server.at(proxy.url), "--no-check", mount.path, *words, **s5cmd)
+        ending = host.finish(process)
         assert ending.code == 0, ending.err
         assert mount.status()["blocks_compressed"] == 46
         last = [path.rpartition("/")[2] for path in proxy.acls()][-2:]
