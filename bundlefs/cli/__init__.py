@@ -23,13 +23,14 @@ from bundlefs.cli.common import Parser, reported
 from bundlefs.cli.hardening import rule_out_core_dumps
 from bundlefs.cli.mountopts import as_command
 
-WITH_SECRETS = ("mount", "bundle", "verify", "unbundle", "open", "manifest")
+WITH_SECRETS = ("mount", "bundle", "verify", "unbundle", "open", "manifest", "inspect")
 """The commands that have keys or a plain image in memory."""
 COMMANDS = (
     "mount",
     "umount",
     "status",
     "state",
+    "inspect",
     "bundle",
     "verify",
     "unbundle",

@@ -17,8 +17,7 @@ from uuid import UUID
 from bundlefs.image.look.ext import Ext
 from bundlefs.image.look.fat import Fat
 from bundlefs.image.look.partitions import EFI, Table, table
-from bundlefs.image.look.window import Budget, UnreadableError, Window
-from bundlefs.image.source import Source
+from bundlefs.image.look.window import Budget, Peekable, UnreadableError, Window
 
 _ROOTS = {
     UUID(text): name
@@ -78,7 +77,7 @@ class Seen:
         return ", ".join(f"{name} by {what}" for name, what in self.found) or "nothing tells it"
 
 
-def seen(image: Source) -> Seen:
+def seen(image: Peekable) -> Seen:
     """Look which architecture the code in an image is for.
 
     Raises:

@@ -4,13 +4,12 @@ import struct
 
 from bundlefs.image.look.ext import Ext
 from bundlefs.image.look.partitions import table
-from bundlefs.image.look.window import Budget, UnreadableError, Window
-from bundlefs.image.source import Source
+from bundlefs.image.look.window import Budget, Peekable, UnreadableError, Window
 
 _SECTOR = 512
 
 
-def doubts(image: Source) -> list[str]:
+def doubts(image: Peekable) -> list[str]:
     """Say what is odd about the size of an image.
 
     Raises:

@@ -64,6 +64,24 @@ class Ext:
             raise UnreadableError("not read here")
         self.size: int = blocks * self._block
 
+    def text(self, path: str, most: int) -> bytes:
+        """Return a file, or as much of it as `most` bytes; links are followed.
+
+        Raises:
+            UnreadableError: there is none, or it is no regular file.
+            OSError: the read failed.
+        """
+        inode = self._find(path)
+        if inode.kind != _FILE:
+            raise UnreadableError("no file")
+        most = min(most, inode.size)
+        found = b""
+        for block in self._content(inode):
+            found += block
+            if len(found) >= most:
+                break
+        return found[:most]
+
     def head(self, path: str, length: int) -> bytes:
         """Return the first bytes of a file; links are followed within the file system.
 

@@ -1,10 +1,19 @@
 """A window on an image, or on a part of it, through which only so much can be read."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 
 class UnreadableError(Exception):
     """What is looked for is not there, is not what it claims to be, or takes too long."""
+
+
+class Peekable(Protocol):
+    """What a look needs of an image: its size, and bytes as far as they are reached."""
+
+    @property
+    def size(self) -> int: ...  # noqa: D102  # see the class
+    def peek(self, offset: int, length: int) -> bytes: ...  # noqa: D102  # see the class
 
 
 class Budget:
