@@ -5,6 +5,7 @@ python from_memory.py FOLDER MOUNTPOINT
 
 from __future__ import annotations  # pyfuse3 before 3.4, which Debian 12 has, names no types
 
+import contextlib
 import errno
 import os
 import signal
@@ -92,9 +93,11 @@ async def _end_on_signal() -> None:
 
 
 async def _tune(mountpoint: str) -> None:
+    """Do what bundlefs does; like it, go on where the kernel's file is not there or not ours."""
     device = (await trio.to_thread.run_sync(os.stat, mountpoint)).st_dev
     bdi = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
-    await trio.Path(bdi).write_text(str(READ_AHEAD_KIB))
+    with contextlib.suppress(OSError):
+        await trio.Path(bdi).write_text(str(READ_AHEAD_KIB))
 
 
 if __name__ == "__main__":

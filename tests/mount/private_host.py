@@ -30,6 +30,8 @@ echo ready
 exec sleep infinity
 """
 
+ENTER = ("--mount", "--root", "--wd")
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -51,7 +53,8 @@ class Host:
         environment = settings()
         del environment["BUNDLEFS_ACCOUNT"]
         done = subprocess.run(
-            [tool("nsenter"), f"--mount=/proc/{self.pid}/ns/mnt", "--", *map(str, words)],
+            # By its root as well: where the tests run in a chroot, that of its mounts is another.
+            [tool("nsenter"), f"--target={self.pid}", *ENTER, "--", *map(str, words)],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
