@@ -10,6 +10,7 @@ from typing import Any
 from tests.support.mounts import bundlefs, clear, detach, read_status, require_fuse
 
 BY_STATE = "by the index of its state"
+BY_INDEX = "by the index beside it"
 BY_POINTS = "by access points"
 
 

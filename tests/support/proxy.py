@@ -3,9 +3,12 @@
 moto forgets the grant of `aws-exec-read` and rclone's server never knew it, so
 the header is taken from the wire. The request goes on unchanged, Host and body
 included: a signature still fits.
+
+On demand it lets answers go wrong as those of a server in trouble do.
 """
 
 import contextlib
+import enum
 import http.client
 import threading
 from collections.abc import Callable, Iterator
@@ -21,12 +24,16 @@ PIECE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request and the status of its answer; `headers` holds those of `RECORDED`."""
+    """One request and the status of its answer; `headers` holds those of `RECORDED`.
+
+    `sent` is how many bytes of content the server gave for it.
+    """
 
     method: str
     target: str
     headers: dict[str, str]
     status: int
+    sent: int = 0
 
     @property
     def path(self) -> str:
@@ -42,12 +49,21 @@ class Exchange:
         return in_bucket and (whole or (self.method == "POST" and "uploads" in query))
 
 
+class Trouble(enum.Enum):
+    """What becomes of an answer."""
+
+    ERROR = "the server says that it failed"
+    CUT = "the connection breaks in the middle"
+
+
 @dataclass(frozen=True, slots=True)
 class Recorder:
     """The proxy as a test sees it: where it listens, and what went through."""
 
     url: str
     exchanges: list[Exchange] = field(default_factory=list)
+    trouble: list[Trouble] = field(default_factory=list)
+    """What is wrong with every answer from now on, if it is not empty."""
 
     def acls(self) -> dict[str, str | None]:
         """Return the ACL asked for, by /bucket/key, of every object that was made."""
@@ -71,15 +87,28 @@ class Relay(BaseHTTPRequestHandler):
 
     def relay(self) -> None:
         """Forward one request and its answer."""
-        with contextlib.closing(http.client.HTTPConnection(self.upstream, timeout=120)) as server:
-            self.forward(server)
-            answer = server.getresponse()
-            content = answer.read()
+        try:
+            with contextlib.closing(http.client.HTTPConnection(self.upstream, timeout=120)) as made:
+                self.forward(made)
+                answer = made.getresponse()
+                content = answer.read()
+        except OSError:  # the server is gone, and so is the connection
+            self.close_connection = True
+            return
         kept = {n: v for n in RECORDED if (v := self.headers.get(n)) is not None}
-        seen = Exchange(self.command, self.path, kept, answer.status)
+        seen = Exchange(self.command, self.path, kept, answer.status, len(content))
         self.recorder.exchanges.append(seen)
         type(self).answered(seen)
-        self.hand_back(answer, content)
+        with contextlib.suppress(ConnectionError):  # a client that has enough hangs up
+            self.answer(answer, content)
+
+    def answer(self, answer: http.client.HTTPResponse, content: bytes) -> None:
+        """Answer as the server did, unless it is to be in trouble."""
+        trouble = self.recorder.trouble[-1:]
+        if trouble == [Trouble.ERROR]:
+            self.send_error(500)
+            return
+        self.hand_back(answer, content, half=trouble == [Trouble.CUT])
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = relay  # noqa: N815 - the base class's names
 
@@ -110,8 +139,10 @@ class Relay(BaseHTTPRequestHandler):
             yield line
         yield line
 
-    def hand_back(self, answer: http.client.HTTPResponse, content: bytes) -> None:
-        """Send the answer to the client, as one piece."""
+    def hand_back(
+        self, answer: http.client.HTTPResponse, content: bytes, *, half: bool = False
+    ) -> None:
+        """Send the answer to the client, as one piece, or half of it and no more."""
         self.send_response_only(answer.status, answer.reason)
         for name, value in answer.getheaders():
             if name.lower() not in HOP_BY_HOP:
@@ -120,7 +151,8 @@ class Relay(BaseHTTPRequestHandler):
         if answer.status >= 200 and answer.status != 204 and length is not None:
             self.send_header("Content-Length", length)
         self.end_headers()
-        self.wfile.write(content)
+        self.wfile.write(content[: len(content) // 2] if half else content)
+        self.close_connection = self.close_connection or half
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Say nothing: the exchanges are the log."""
