@@ -111,8 +111,8 @@ class _Batches:
     """Runs `aws s3 sync` for each batch of files."""
 
     slots = 2
-    least = 10
-    ahead = 24
+    least = 12
+    ahead = 32
     at_first = 4
 
     def __init__(self, tool: Aws, work: Path) -> None:

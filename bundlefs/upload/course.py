@@ -1,8 +1,8 @@
 """The way of the parts: asked for, made, under way, sent. It knows no tool and no mount.
 
 Parts are asked for ahead of what is sent, so that neither waits for the other, but no further than
-the cache of a mount reaches: what is sent is read once, a moment after it was made. Before the
-first one has arrived, little is asked for: what may be wrong with a bucket shows then.
+memory reaches: what is sent has been made just now, and is not made again. Before the first one has
+arrived, little is asked for: what may be wrong with a bucket shows then.
 
 Concurrency: any thread; `_changed` is held for a moment. The main thread alone is in `wait`.
 """
@@ -39,7 +39,7 @@ class Course:
     """What becomes of each part.
 
     Args:
-        ahead: how many may be made and not sent: a mount keeps 25 of them by default.
+        ahead: how many may be made and not sent.
         at_first: the same, until the first one has arrived.
         least: how many are to be taken together, where as many come.
         let_go: called for each part that has arrived, or has not and is not tried again.

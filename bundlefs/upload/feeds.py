@@ -13,6 +13,7 @@ from bundlefs.upload.words import UploadError
 
 _STATUS = ".bundlefs/status.json"
 _LOOK_SECONDS = 0.5
+_PIECE = 1 << 20
 _ASKING = 3
 """Parts that are waited for at a time, so that the pass never rests while there is room."""
 
@@ -97,11 +98,14 @@ class Shown:
             time.sleep(_LOOK_SECONDS)
 
     def _ask(self, course: Course) -> None:
+        buffer = bytearray(_PIECE)
         try:
             while (number := course.next()) is not None:
                 path = self._folder / f"{self._start}.{number:0{self._width}}"
                 try:
-                    course.made(Part(path, path.stat().st_size))
+                    size = path.stat().st_size
+                    _pull(path, buffer)
+                    course.made(Part(path, size))
                 except FileNotFoundError:
                     course.end(number)
                 except OSError as error:
@@ -130,6 +134,16 @@ class Shown:
     def bundle(self) -> Bundle:
         """Read the folder, which is complete by now."""
         return read_bundle(self._folder)
+
+
+def _pull(path: Path, buffer: bytearray) -> None:
+    """Read a file, so that it stays in the kernel's memory until it is sent.
+
+    A mount keeps but the first parts; what it has made just now it still has.
+    """
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
 
 
 def projected(sealed: int, done: int, size: int) -> int | None:

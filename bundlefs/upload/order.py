@@ -60,7 +60,7 @@ def upload(tool: Tool, feed: AbstractContextManager[Feed], work: Path, wanted: W
 
 def _send(feed: Feed, sender: Sender, progress: Progress) -> None:
     ahead = min(sender.ahead, feed.room or sender.ahead)
-    course = Course(ahead, sender.at_first, sender.least, feed.let_go)
+    course = Course(ahead, sender.at_first, min(sender.least, ahead // 2), feed.let_go)
 
     def tick(stand: Stand) -> None:
         progress(feed.total(), stand)
