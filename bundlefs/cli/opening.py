@@ -15,6 +15,7 @@ from bundlefs.cli.common import human
 from bundlefs.cli.options.bundling import ImageOptions, StateOptions
 from bundlefs.cli.streams import say
 from bundlefs.image.look.doubts import doubts
+from bundlefs.image.look.launch import launch_doubts
 from bundlefs.image.look.writers import writer
 from bundlefs.image.open import open_source, require_raw
 from bundlefs.image.source import Source
@@ -92,13 +93,20 @@ def warn_if_large(
 
 
 def warn_of_doubts(
-    image: Source, options: ImageOptions, warn: Callable[[str], None] = print_warning
+    image: Source,
+    options: ImageOptions,
+    warn: Callable[[str], None] = print_warning,
+    *,
+    kernel: str | None = None,
 ) -> None:
-    """Warn if an image seems to be cut short, or is still being written."""
+    """Warn if an image seems to be cut short, starts nothing, or is still being written.
+
+    `kernel` is the one that the bundle names, if any.
+    """
     if not options.as_it_is:
         # What cannot be read is found, and told, by whoever needs it.
         with suppress(OSError, BundlefsError):
-            for doubt in doubts(image):
+            for doubt in doubts(image) or launch_doubts(image, paravirtual=kernel is not None):
                 warn(f"{image.path} {doubt}")
     if who := writer(image.path):
         warn(

@@ -95,7 +95,7 @@ class _Maker:
         """Return what is made of an image that is opened for the first time."""
         options = self.options.bundle
         warn_of_size(image, options.image, warn)
-        warn_of_doubts(image, options.image, warn)
+        warn_of_doubts(image, options.image, warn, kernel=options.kernel)
         return for_image(options.arch, image, self._recipe, Telling(warn))
 
     def _unchanged(self, image: Source, number: int) -> "_Earlier | None":

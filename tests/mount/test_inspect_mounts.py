@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from tests.conftest import KeyPair
-from tests.mount.commands import terminal
+from tests.mount.commands import attempt, terminal
 from tests.mount.opened import opened
 from tests.support import images
 from tests.support.mounts import bundlefs, mounted
-from tests.support.systems import X64, system
+from tests.support.systems import X64, disk, system
 from tests.support.tools import ACCOUNT
 
 
@@ -31,6 +31,23 @@ def test_a_mount_is_told_and_nothing_is_made_for_it(tmp_path: Path, mountpoint: 
         document = json.loads(bundlefs("inspect", "--json", mountpoint))
         assert document["mount"]["kind"] == "images"
         bundlefs("inspect", mountpoint / "disk.raw")
+
+
+def test_what_an_instance_will_not_start_from_is_warned_of(tmp_path: Path) -> None:
+    path, dest = tmp_path / "disk.raw", tmp_path / "bundle"
+    dest.mkdir()
+    disk(path, [("83", system(tmp_path / "root", X64))], "dos")
+    words = ("bundle", "--account", ACCOUNT, "--arch", "x86_64", "--quiet")
+    done = attempt(*words, path, dest)
+    assert done.code == 0
+    assert f"bundlefs: warning: {path} has a partition table (MBR) and no boot loader" in done.err
+    with path.open("r+b") as file:
+        file.write(b"\xeb\x63\x90")
+    assert "warning" not in attempt(*words, "--fresh", path, dest).err
+    done = attempt(*words, "--fresh", "--kernel", "aki-12345678", path, dest)
+    assert (
+        f"bundlefs: warning: {path} has a partition table (MBR), and the bundle names" in done.err
+    )
 
 
 def test_an_opened_bundle_and_the_disk_in_it(tmp_path: Path, user_keys: KeyPair) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bundlefs.image.look.doubts import doubts
+from bundlefs.image.look.launch import launch_doubts
 from bundlefs.image.look.writers import writer
 from bundlefs.image.open import open_source
 from tests.support import images, sources
@@ -113,6 +114,69 @@ def test_in_another_form(form: str, tmp_path: Path) -> None:
 )
 def test_what_is_no_table_tells_nothing(head: bytes, tmp_path: Path) -> None:
     assert found(images.sparse_image(tmp_path / "image", MIB, {0: head})) == []
+
+
+# --- what an instance will not start from ---
+
+
+def launched(path: Path, *, paravirtual: bool = False) -> list[str]:
+    with closing(open_source(path)) as source:
+        told = launch_doubts(source, paravirtual=paravirtual)
+        assert source.bytes_read == 0
+    return told
+
+
+def with_fstab(path: Path, *lines: str) -> Path:
+    system(path, ARM64)
+    run(["tune2fs", "-L", "cloud", path])
+    text = path.with_name("fstab")
+    text.write_text("".join(f"{line}\n" for line in lines))
+    run(["debugfs", "-w", "-f", "-", path], data=f"mkdir etc\nwrite {text} etc/fstab\n".encode())
+    return path
+
+
+GOOD = ("LABEL=cloud / ext4 defaults 0 1", "tmpfs /tmp tmpfs", "/dev/sdb /mnt ext4 nofail 0 2")
+
+
+@pytest.mark.parametrize("label", ["gpt", "dos"])
+def test_a_disk_from_which_nothing_starts(label: str, tmp_path: Path) -> None:
+    kind = LINUX if label == "gpt" else "83"
+    path = disk(tmp_path / "image", [(kind, with_fstab(tmp_path / "root", *GOOD))], label)
+    [told] = launched(path)
+    assert "and no boot loader: there is no code in its first sector" in told
+    with path.open("r+b") as file:
+        file.write(b"\xeb\x63\x90")
+    assert launched(path) == []
+    [told] = launched(path, paravirtual=True)
+    assert "the bundle names a kernel: that is for a paravirtual machine" in told
+
+
+def test_an_fstab_that_names_what_is_not_there(tmp_path: Path) -> None:
+    lines = (
+        "LABEL=else / ext4",
+        "/dev/vda2 none swap sw",
+        "/dev/mapper/a /b ext4",
+        "/dev/vdb /c x",
+    )
+    path = with_fstab(tmp_path / "image", *lines)
+    told = launched(path)
+    assert [one.split(" ")[1] for one in told] == ["LABEL=else", "/dev/vda2", "/dev/mapper/a"]
+
+
+@pytest.mark.parametrize("form", ["raw", "gzip", "qcow2"])
+def test_a_good_image_is_passed_over_in_silence(form: str, tmp_path: Path) -> None:
+    root, path = with_fstab(tmp_path / "root", *GOOD), tmp_path / "image"
+    if form == "qcow2":
+        sources.qemu("qcow2")(root, path)
+    else:
+        path.write_bytes(run(["gzip", "-1", "-c", root]) if form == "gzip" else root.read_bytes())
+    assert launched(path) == []
+    assert launched(path, paravirtual=True) == []
+
+
+def test_what_has_no_file_system_is_nobodys_root(tmp_path: Path) -> None:
+    assert launched(disk(tmp_path / "image", [(LINUX, None)])) == []
+    assert launched(images.random_image(tmp_path / "other", MIB)) == []
 
 
 # --- written meanwhile ---

@@ -193,7 +193,7 @@ def _made(
 
     def prepare(image: Source, held: ExitStack) -> tuple[Recipe, State]:
         warn_of_size(image, making.image)
-        warn_of_doubts(image, making.image)
+        warn_of_doubts(image, making.image, kernel=making.kernel)
         own = for_image(making.arch, image, recipe, telling)
         state = held.enter_context(closing(open_state(making.state, image, own)))
         state.sign(f"process {os.getpid()}, bundling to {options.dest}")

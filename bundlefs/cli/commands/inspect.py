@@ -6,6 +6,7 @@ A mount is told by its own status, a bundle by its manifest, and all else is tak
 import argparse
 import json
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def _columns() -> int | None:
     """Return how many columns a line may have; None where it goes to no terminal."""
     if not sys.stdout.isatty():
         return None
-    return min(80, max(os.get_terminal_size(sys.stdout.fileno()).columns, 40) or 80)
+    return min(80, max(shutil.get_terminal_size().columns, 40))
 
 
 def _document(options: _Options, keys: Keys) -> dict[str, Any]:

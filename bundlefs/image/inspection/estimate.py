@@ -80,9 +80,10 @@ class _Sample:
     seconds: dict[int, float] = field(default_factory=dict)
 
     def compress(self, level: int) -> None:
-        start = time.thread_time()
-        self.sizes[level] = len(codec_for(level).compress(self.data))
-        self.seconds[level] = time.thread_time() - start
+        codec, start = codec_for(level), time.thread_time()
+        self.sizes[level] = len(codec.compress(self.data))
+        # Zeros are compressed once.
+        self.seconds[level] = time.thread_time() - start if any(self.data) else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +105,12 @@ def estimate(image: Source, extents: Sequence[Span]) -> tuple[Estimate, ...]:
     """
     stream = Stream(image, layout("image", image.size, _MTIME, extents))
     samples = _sampled(stream)
-    start = time.thread_time()
     for sample in samples:
         sample.compress(1)
+    start = time.thread_time()
+    for sample in samples:
         hashlib.sha1(sample.data, usedforsecurity=False)
-    hashing = time.thread_time() - start - sum(one.seconds[1] for one in samples)
-    serial = stream.blocks * max(hashing, 0) / len(samples)
+    serial = stream.blocks * (time.thread_time() - start) / len(samples)
     first = _first(stream, samples)
     second = _second(stream, samples, first)
     third = _third(stream, samples, second)
@@ -263,7 +264,7 @@ def _by_ratio(
     sizes = [_weighted(some, [one.sizes[level] for one in some]) for level in levels]
     seconds = [_weighted(some, [one.seconds[level] for one in some]) for level in levels]
     ratio = sum(sizes[1]) / sum(sizes[0])
-    slower = sum(seconds[1]) / max(sum(seconds[0]), 1e-9)
+    slower = sum(seconds[1]) / (sum(seconds[0]) or 1.0)
     errors = [after - ratio * first for first, after in zip(*sizes, strict=True)]
     variance = units**2 * _variance(errors) * (1 - len(some) / units) / len(some)
     return _Total(
