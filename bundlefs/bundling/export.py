@@ -75,6 +75,10 @@ class Tap:
         """Tell whether the block was made again a moment ago."""
         return self._again.has(block)
 
+    def keeps(self, block: int) -> bool:  # noqa: ARG002  # as every `Store` has it
+        """Return False: what went into the sink is gone from here."""
+        return False
+
     def share(self, bundle: int) -> Store:  # noqa: ARG002  # as every `Store` has it
         """Return the tap itself: it is for the one bundle that is exported."""
         return self

@@ -68,6 +68,7 @@ class Maker:
         size: of the tar stream, in bytes.
         blocks: how many it has.
         made: how many have been deflated, those that were made again included.
+        made_again: how many of these somebody needed who read behind the frontier.
 
     Args:
         stream: what is bundled.
@@ -82,7 +83,7 @@ class Maker:
         self.size = stream.size
         self.blocks = ceil_div(stream.size, BLOCK_SIZE)
         self._lock = threading.Lock()
-        self.made = 0
+        self.made = self.made_again = 0
 
     def read(self, block: int) -> bytes:
         """Return the plain bytes of a block, from 0."""
@@ -101,6 +102,13 @@ class Maker:
         made = MadeBlock(len(plain), crc32(plain), self._codec.compress(plain))
         with self._lock:
             self.made += 1
+        return made
+
+    def deflate_again(self, plain: bytes) -> MadeBlock:
+        """Deflate the plain bytes of a block that was sealed before."""
+        made = self.deflate(plain)
+        with self._lock:
+            self.made_again += 1
         return made
 
 

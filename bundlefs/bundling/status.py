@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 
+from bundlefs.bundling.fleeting import FleetingParts
 from bundlefs.bundling.frontier import Frontier
 from bundlefs.bundling.maker import Maker
 from bundlefs.bundling.names import Names, Part
@@ -16,8 +17,9 @@ class Status:
     """Where a bundle stands; all sizes in bytes.
 
     `phase` is `idle` (nothing asked for), `indexing` (the frontier moves), `complete` or `failed`.
-    `storage_silent_seconds` is for how long the image's storage has not answered a read, and 0
-    while it answers within a second.
+    `blocks_made_again` of `blocks_compressed` had been compressed before; `page_cache_bytes` is
+    what the kernel was given to keep, and may have dropped since. `storage_silent_seconds` is for
+    how long the image's storage has not answered a read, and 0 while it answers within a second.
     `first_part` is the name of part 0: the others count up from there, by as many digits.
     `index_file` is the name of the index that travels with the bundle, if one does.
     """
@@ -34,6 +36,8 @@ class Status:
     parts_made: int
     sealed_bytes: int
     blocks_compressed: int
+    blocks_made_again: int
+    page_cache_bytes: int
     seconds: float
     pass_seconds: float
     storage_silent_seconds: float
@@ -43,8 +47,14 @@ class Status:
 class Standing:
     """Knows where to look for the numbers. Reading them never waits; from any thread."""
 
-    def __init__(
-        self, image: Source, names: Names, index: Index, maker: Maker, frontier: Frontier
+    def __init__(  # noqa: PLR0913, PLR0917  # all that it tells of
+        self,
+        image: Source,
+        names: Names,
+        index: Index,
+        maker: Maker,
+        frontier: Frontier,
+        parts: FleetingParts,
     ) -> None:
         self._started = time.monotonic()
         self._image = image
@@ -54,6 +64,7 @@ class Standing:
         self._index = index
         self._maker = maker
         self._frontier = frontier
+        self._parts = parts
 
     def status(self) -> Status:
         """Return where the bundle stands now."""
@@ -73,6 +84,8 @@ class Standing:
             parts_made=len(self._index.part_digests),
             sealed_bytes=self._index.position,
             blocks_compressed=self._maker.made,
+            blocks_made_again=self._maker.made_again,
+            page_cache_bytes=self._parts.given,
             seconds=round(time.monotonic() - self._started, 3),
             pass_seconds=round(self._frontier.seconds, 3),
             storage_silent_seconds=round(self._maker.silent_seconds, 1),

@@ -126,6 +126,9 @@ class Store(Protocol):
     def has(self, block: int) -> bool:
         """Tell whether the block is kept anywhere (it may be gone a moment later)."""
 
+    def keeps(self, block: int) -> bool:
+        """Tell whether the block is kept to the end, as far as can be told now."""
+
     def share(self, bundle: int) -> "Store":
         """Return the store of another bundle, by the number that it has in its mount."""
 
@@ -162,6 +165,10 @@ class _Share:
     def has(self, block: int) -> bool:
         """Tell whether the block is kept anywhere (it may be gone a moment later)."""
         return (self._bundle, block) in self._cache
+
+    def keeps(self, block: int) -> bool:
+        """Tell whether the block is kept to the end, as far as can be told now."""
+        return self._cache.keeps((self._bundle, block))
 
     def get(self, block: int) -> memoryview | None:
         """Return the block if it is kept anywhere."""
@@ -216,11 +223,10 @@ class _Cache:
             return data
 
     def __contains__(self, key: Key) -> bool:
-        return (
-            key in self._kept
-            or key in self._recent
-            or (self._spill is not None and key in self._spill)
-        )
+        return key in self._recent or self.keeps(key)
+
+    def keeps(self, key: Key) -> bool:
+        return key in self._kept or (self._spill is not None and key in self._spill)
 
     def get(self, key: Key) -> memoryview | None:
         data = self.get_fast(key)

@@ -56,13 +56,22 @@ class SealedStream:
 
     def read_fast(self, span: Span) -> memoryview | None:
         """Return the bytes of `span` if all of it is in memory; never wait."""
+        pieces = self._pieces(span)
+        return None if pieces is None else joined_views(pieces)
+
+    def passing(self, span: Span) -> list[memoryview] | None:
+        """Return the bytes of `span` if all is in memory, and some of it for the moment alone."""
+        lasting = all(self._store.keeps(block) for block in self._blocks(span))
+        return None if lasting else self._pieces(span)
+
+    def _pieces(self, span: Span) -> list[memoryview] | None:
         pieces = []
         for block in self._blocks(span):
             data = self._store.get_fast(block)
             if data is None:
                 return None
             pieces.append(self._cut(block, data, span))
-        return joined_views(pieces)
+        return pieces
 
     def read(self, span: Span) -> memoryview:
         """Return the bytes of `span`, which must be non-empty and lie behind the frontier; wait.
@@ -173,7 +182,7 @@ class SealedStream:
         refuse(future, ClosedError("the bundle was closed") if self._closed else error)
 
     def _remake(self, block: int, plain: bytes) -> memoryview:
-        made = self._maker.deflate(plain)
+        made = self._maker.deflate_again(plain)
         require_same(block, self._index.crc(block), made.crc)
         after = self._index.state(block + 1)
         sealed, found = cbc.advance(self._key, self._index.state(block), made.deflated)

@@ -22,6 +22,7 @@ from bundlefs.base.storage import Storage
 from bundlefs.base.times import SECOND
 from bundlefs.bundling.assembly import Engine
 from bundlefs.bundling.files import Files
+from bundlefs.bundling.fleeting import FleetingParts
 from bundlefs.bundling.frontier import END, Frontier
 from bundlefs.bundling.maker import ImageTar, Maker
 from bundlefs.bundling.names import Entry, IndexFile, ManifestFile, Part
@@ -58,13 +59,21 @@ class BundleView(Files):
         workers = engine.workers
         self._state = state
         self._stream = SealedStream(plan, workers, engine.store)
-        self._frontier = Frontier(plan, workers, self._stream, state.progress, state.begin)
+        self._fleeting = FleetingParts(state.index, self._stream)
+        self._frontier = Frontier(plan, workers, self._stream, self._progress, state.begin)
         self._watch = Watch(image, self._frontier.fail)
         self._promises = Promises()
         self._rendering = workers.lane(sys.maxsize)
         self._sealed_index = b""
         self._checks = workers.lane(sys.maxsize)
-        self._standing = Standing(image, self._names, state.index, maker, self._frontier)
+        self._standing = Standing(
+            image, self._names, state.index, maker, self._frontier, self._fleeting
+        )
+
+    def _progress(self) -> None:
+        # Saving the state may take long.
+        self._fleeting.progress()
+        self._state.progress()
 
     # Questions, answered by a future that holds the error if the bundle fails
 
@@ -113,6 +122,11 @@ class BundleView(Files):
         checked = chain(found, lambda data: self._checks.submit(partial(self._checked, data)))
         checked.add_done_callback(self._fail_with)
         return self._promises.promise(checked)
+
+    def fleeting(self) -> FleetingParts | None:
+        """Return what tells of parts that are made and soon not kept; None if that is no loss."""
+        # Where sizes are promised nobody waits for a pass, and to make a block again is nothing.
+        return self._fleeting if self._promised is None else None
 
     def _find(self, entry: Entry, offset: int, length: int) -> Future[memoryview]:
         if not isinstance(entry, Part):

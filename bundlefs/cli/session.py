@@ -9,7 +9,7 @@ import os
 import resource
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 def run_session(options: ImageMount, recipe: Recipe, ready: Callable[[], None]) -> int:
     """Mount, call `ready` when the mount answers, and return the exit code when it has ended."""
     session = begin(options.mount, options.image)
+    session = replace(session, page_cache=not options.cache.no_page_cache)
     serve_it = _serve_folder if options.image.is_dir() else _serve_image
     with Assembly(_engine(options.cache, options.bundle.work.jobs)) as assembly:
         serve_it(_Maker(options, recipe, assembly, session), session, ready)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar, cast
 
-from bundlefs.fuse.views import OnDemand, View, Watched, WithDigests
+from bundlefs.fuse.views import Fleeting, FleetingFiles, OnDemand, View, Watched, WithDigests
 from bundlefs.fuse.waiting import until
 
 E = TypeVar("E")
@@ -38,6 +38,18 @@ def with_digests(view: View[E], entry: E) -> WithDigests[E] | None:
         return None
     digests = cast("WithDigests[E]", view)
     return digests if digests.has_digest(entry) else None
+
+
+def fleeting(view: View[E]) -> FleetingFiles[E] | None:
+    """Return the files that are soon not in memory, of a view that has any and has not failed."""
+    if has_failed(view) or not _has(type(view), Fleeting):
+        return None
+    return cast("Fleeting[E]", view).fleeting()
+
+
+def has_failed(view: View[Any]) -> bool:
+    """Return whether a view has failed for good."""
+    return _has(type(view), Fleeting) and cast("Fleeting[Any]", view).failure() is not None
 
 
 async def all_entries(view: View[E], asker: int) -> Sequence[E]:

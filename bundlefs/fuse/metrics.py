@@ -14,6 +14,18 @@ _METRICS = (
     ("parts_made", "parts_made", "gauge", "Parts whose digest is known."),
     ("sealed_bytes", "sealed_bytes", "gauge", "Bytes of the bundle that are made or there."),
     ("blocks_compressed", "blocks_compressed_total", "counter", "Blocks that were compressed."),
+    (
+        "blocks_made_again",
+        "blocks_made_again_total",
+        "counter",
+        "Those of them that had been compressed before.",
+    ),
+    (
+        "page_cache_bytes",
+        "page_cache_given_bytes_total",
+        "counter",
+        "Bytes of parts that the kernel was given to keep in its page cache.",
+    ),
     ("pass_bytes_done", "pass_done_bytes", "gauge", "Bytes gone through by a pass."),
     ("pass_bytes_total", "pass_bytes", "gauge", "Bytes of what is gone through."),
     ("seconds", "uptime_seconds", "gauge", "Seconds since the mount."),

@@ -31,37 +31,32 @@ import contextlib
 import errno
 import os
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyfuse3
-import trio
 
 from bundlefs.fuse.asking import (
     all_entries,
     bytes_of,
+    has_failed,
     look_at,
     require_unchanged,
     size_of,
     with_digests,
 )
 from bundlefs.fuse.attributes import Attributes, space
+from bundlefs.fuse.control import FILES, Control
 from bundlefs.fuse.handlers import handler, listing_handler, silent_handler
-from bundlefs.fuse.inodes import CONTROL, FOLDER, METRICS, STATUS, Inode
-from bundlefs.fuse.mountpoint import CONTROL_NAME, METRICS_NAME, STATUS_NAME
-from bundlefs.fuse.snapshots import Snapshots, document
+from bundlefs.fuse.inodes import CONTROL, FOLDER, Inode
+from bundlefs.fuse.mountpoint import CONTROL_NAME
+from bundlefs.fuse.pagecache import PageCache
 from bundlefs.fuse.views import Folders, Images, View, WithDigests
 from bundlefs.fuse.waiting import in_thread, until
 
-_CONTROL_FILES = {STATUS_NAME: STATUS, METRICS_NAME: METRICS}
-"""Files that are made when they are looked up, by name."""
-
 DIGEST_XATTR = b"user.bundlefs.sha1"
-
-_LOOK_SECONDS = 0.5
-_NOBODY = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +68,31 @@ class _Listing:
 
 
 class Operations(pyfuse3.Operations):
-    """The handlers. `about` is added to the status: facts of the mount."""
+    """The handlers. `about` is added to the status: facts of the mount.
 
-    def __init__(self, images: Images, umask: int, about: dict[str, object]) -> None:
+    `folder` is where the mount is, if the kernel is to keep finished parts in its page cache.
+    """
+
+    def __init__(
+        self, images: Images, umask: int, about: dict[str, object], folder: Path | None
+    ) -> None:
         super().__init__()
         self._images = images
-        self._about = about
         self._attributes = Attributes(umask, images.begun_ns)
-        self._snapshots = Snapshots(self._content)
+        self._control = Control(images, self._attributes, about)
         self._opened_snapshots: dict[int, bytes] = {}
         self._untold: set[Inode] = set()
-        self._hanging: dict[int, Future[None]] = {}
         self._listings: dict[int, _Listing] = {}
         self._readers: dict[int, tuple[Inode, int]] = {}
         self._handles = 0
+        self._names: dict[int, str] = {}
+        self._pages = PageCache(folder, self._untold.discard)
+        if view := images.view(0):
+            self._pages.watch(0, "", view)
+
+    def stop(self) -> None:
+        """Ask nothing more of the kernel."""
+        self._pages.stop()
 
     # Views and entries
 
@@ -96,7 +102,9 @@ class Operations(pyfuse3.Operations):
         opened = self._images.hold(number)
         try:
             await until(opened, asker)
-            yield opened.result()
+            view = opened.result()
+            self._pages.watch(number, self._names.get(number, ""), view)
+            yield view
         finally:
             self._images.release(number)
 
@@ -133,9 +141,8 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         """Answer at once: see the module's head."""
         parent, text = Inode.of(parent_inode), os.fsdecode(name)
-        if parent.local == CONTROL and text in _CONTROL_FILES:
-            await self._look(parent.view)
-            return self._snapshot(parent.sibling(_CONTROL_FILES[text]))
+        if parent.local == CONTROL and text in FILES:
+            return await self._control.find(parent.sibling(FILES[text]))
         if parent.local != FOLDER:
             raise pyfuse3.FUSEError(errno.ENOENT)
         if text == CONTROL_NAME:
@@ -143,6 +150,7 @@ class Operations(pyfuse3.Operations):
         if folders := self._folders(parent):
             found = folders.finding(text)
             await until(found, ctx.pid)
+            self._names[found.result()] = text
             return self._attributes.folder(Inode(found.result(), FOLDER))
         async with self._opened(parent.view, ctx.pid) as view:
             entry = view.find(text)
@@ -163,12 +171,14 @@ class Operations(pyfuse3.Operations):
         asked = Inode.of(inode)
         if asked.local in (FOLDER, CONTROL):
             return self._attributes.folder(asked)
-        if snapshot := self._snapshots.find(asked):
-            # Under one number for all: cp takes another for a file that was replaced meanwhile.
-            return self._attributes.file(snapshot.file, len(snapshot.content), 0.0)
+        if attributes := self._control.attributes(asked):
+            return attributes
         async with self._opened(asked.view, ctx.pid):
             view, entry = self._entry(asked)
-            return self._told(asked, await size_of(view, entry, ctx.pid))
+            if (size := view.known_size(entry)) is None:
+                async with self._pages.pinned():
+                    size = await size_of(view, entry, ctx.pid)
+            return self._told(asked, size)
 
     # Directories
 
@@ -182,6 +192,7 @@ class Operations(pyfuse3.Operations):
             scanned = folders.scanning()
             await until(scanned, ctx.pid)
             listing = _Listing([(name, Inode(view, FOLDER)) for name, view in scanned.result()])
+            self._names |= {view: name for name, view in scanned.result()}
         elif folder.local == FOLDER:
             listing = await self._entries(folder, ctx.pid)
         handle = self._new_handle()
@@ -190,7 +201,7 @@ class Operations(pyfuse3.Operations):
 
     async def _entries(self, folder: Inode, asker: int) -> _Listing:
         """Return what is in the folder of a view, which is then kept open."""
-        async with self._opened(folder.view, asker) as view:
+        async with self._pages.pinned(), self._opened(folder.view, asker) as view:
             look_at(view)
             entries = await all_entries(view, asker)
             names = [(view.name(entry), folder.entry(view.key(entry))) for entry in entries]
@@ -235,21 +246,31 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.FileInfo:
         """Wait until the size is known, which it is for what was listed, and tell it."""
         asked = Inode.of(inode)
-        if self._snapshots.find(asked):
-            await self._look(asked.view)
-            opened = self._snapshots.open(asked)
+        if opened := await self._control.open(asked):
             handle = self._reader(asked, ctx)
             self._opened_snapshots[handle] = opened.content
             # What one opening has for itself must not go through the cache that all share.
             return pyfuse3.FileInfo(fh=handle, direct_io=not opened.shared)
-        async with self._opened(asked.view, ctx.pid):
-            view, _ = self._entry(asked)
+        opening = self._pages.opening(asked)
+        try:
+            await until(opening, ctx.pid)
+            view = await self._prepared(asked, ctx.pid)
+        except BaseException:
+            self._pages.closed(asked)
+            raise
+        # What a bundle had before it failed is not served either.
+        return pyfuse3.FileInfo(fh=self._reader(asked, ctx), keep_cache=not has_failed(view))
+
+    async def _prepared(self, inode: Inode, asker: int) -> View[Any]:
+        """Return the view of an entry that may be read now, and keep it open."""
+        async with self._pages.pinned(), self._opened(inode.view, asker):
+            view, _ = self._entry(inode)
             # The kernel gives what it remembers of a file without asking again.
-            await require_unchanged(view, ctx.pid)
-            if asked in self._untold:
-                await self._tell_size(asked, ctx.pid)
-            self._images.hold(asked.view)
-        return pyfuse3.FileInfo(fh=self._reader(asked, ctx), keep_cache=True)
+            await require_unchanged(view, asker)
+            if inode in self._untold:
+                await self._tell_size(inode, asker)
+            self._images.hold(inode.view)
+        return view
 
     def _reader(self, inode: Inode, ctx: pyfuse3.RequestContext) -> pyfuse3.FileHandleT:
         """Return a handle. pyfuse3 does not tell who reads; it is mostly the one who opened."""
@@ -275,6 +296,7 @@ class Operations(pyfuse3.Operations):
         inode, asker = self._readers[fh]
         if (content := self._opened_snapshots.get(fh)) is not None:
             return content[off : off + size]
+        self._pages.asked(inode)
         view, entry = self._entry(inode)
         return await bytes_of(view, entry, off, size, asker)
 
@@ -283,27 +305,8 @@ class Operations(pyfuse3.Operations):
         """Note that there is one reader less."""
         inode, _ = self._readers.pop(fh)
         if self._opened_snapshots.pop(fh, None) is None:
+            self._pages.closed(inode)
             self._images.release(inode.view)
-
-    # The files in .bundlefs
-
-    async def _look(self, number: int) -> None:
-        """Let the status tell of a change of the image; it is told at once, whatever hangs."""
-        looking = self._images.look_at(number)
-        if looking is None or looking is self._hanging.get(number):
-            return
-        with trio.move_on_after(_LOOK_SECONDS):
-            await until(looking, _NOBODY)
-        self._hanging[number] = looking
-
-    def _snapshot(self, file: Inode) -> pyfuse3.EntryAttributes:
-        inode = self._snapshots.add(file)
-        snapshot = self._snapshots.find(inode)
-        return self._attributes.file(inode, len(snapshot.content) if snapshot else 0, 0.0)
-
-    def _content(self, file: Inode) -> bytes:
-        status = asdict(self._images.status_of(file.view))
-        return document(status, None if file.local == METRICS else self._about)
 
     # The rest
 
@@ -337,4 +340,4 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
         """Forget snapshots; any other inode is a number that follows from the name."""
         for inode, _ in inode_list:
-            self._snapshots.forget(Inode.of(inode))
+            self._control.forget(Inode.of(inode))

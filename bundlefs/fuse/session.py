@@ -38,12 +38,16 @@ _TICK_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """How to mount: where, as what, with which FUSE options (`name` or `name=value`)."""
+    """How to mount: where, as what, with which FUSE options (`name` or `name=value`).
+
+    With `page_cache` the kernel keeps what would be made twice, as far as it has room.
+    """
 
     mountpoint: Path
     source: str
     options: frozenset[str]
     umask: int
+    page_cache: bool = True
 
 
 def serve(
@@ -67,9 +71,14 @@ def serve(
         MountError: FUSE refused.
     """
     about: dict[str, object] = {"mountpoint": str(session.mountpoint), "pid": os.getpid()}
-    operations = Operations(images, session.umask, about)
+    folder = session.mountpoint if session.page_cache else None
+    operations = Operations(images, session.umask, about, folder)
     with signals.held() as held, _fuse(operations, session):
-        trio.run(_run, images, session, ready, tick, held)
+        try:
+            trio.run(_run, images, session, ready, tick, held)
+        finally:
+            # Not later: pyfuse3 lets go of what that asks.
+            operations.stop()
 
 
 def _for_the_table(source: str) -> str:

@@ -58,6 +58,8 @@ class ShelfStatus:
     parts_made: int = 0
     sealed_bytes: int = 0
     blocks_compressed: int = 0
+    blocks_made_again: int = 0
+    page_cache_bytes: int = 0
     seconds: float = 0.0
     pass_seconds: float = 0.0
     storage_silent_seconds: float = 0.0
@@ -73,6 +75,8 @@ _SUMS = (
     "parts_made",
     "sealed_bytes",
     "blocks_compressed",
+    "blocks_made_again",
+    "page_cache_bytes",
 )
 
 

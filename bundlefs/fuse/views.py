@@ -7,7 +7,7 @@ here, and nothing here waits: a question that takes time is answered by a future
 the error where there is one. All methods may be called from any thread.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -102,6 +102,33 @@ class WithDigests(Protocol[E_contra]):
 
     def digest(self, entry: E_contra) -> str:
         """Return the SHA-1 in hex."""
+
+
+class FleetingFiles(Protocol[E]):
+    """Files that are made once and in memory for a moment."""
+
+    def on_made(self, tell: Callable[[E], None]) -> Sequence[E]:
+        """Have `tell` called with each as it is whole, in any thread; no more is made meanwhile.
+
+        Return the last that are whole by now.
+        """
+
+    def bytes_of(self, entry: E) -> Sequence[memoryview] | None:
+        """Return all bytes of a whole one, in pieces; None if it need not or cannot be kept."""
+
+    def note_given(self, length: int) -> None:
+        """Count what the kernel was given of them; one thread calls this."""
+
+
+@runtime_checkable
+class Fleeting(Protocol[E]):
+    """A view that has such files, and that may fail."""
+
+    def fleeting(self) -> FleetingFiles[E] | None:
+        """Return them; None if there is nothing that somebody should keep."""
+
+    def failure(self) -> BaseException | None:
+        """Return the error if it has failed for good."""
 
 
 class Folders(Protocol):

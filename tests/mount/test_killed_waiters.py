@@ -23,7 +23,7 @@ SIZE = 96 * MIB
 GOOD = 24 * MIB
 PROMPT = 10.0
 """Seconds, on a busy machine; on an idle one it takes half of one, or one who reads two."""
-OPTIONS = ("--state", "none", "--level", "1", "--cache-size", "0")
+OPTIONS = ("--state", "none", "--level", "1", "--cache-size", "0", "--no-page-cache")
 PART, EARLY = "image.part.07", "image.part.03"
 """Both are behind `GOOD`; the blocks of the first may still be in memory."""
 DIGEST = "user.bundlefs.sha1"

@@ -35,7 +35,7 @@ OPTIONS = [
     ("--level", "0", "--cache-size", "0"),
     ("--level", "0", "--no-sparse"),
     ("--level", "1"),
-    ("--level", "1", "--no-sparse", "--cache-size", "0"),
+    ("--level", "1", "--no-sparse", "--cache-size", "0", "--no-page-cache"),
     ("--level", "6", "--cache-size", "0"),
     ("--level", "6", "--no-sparse"),
 ]
@@ -160,7 +160,7 @@ def test_every_byte_is_the_one(
 def test_the_readers_do_reach_the_mount(image: Path, mountpoint: Path) -> None:
     """The test above means nothing if the page cache answers."""
     with mounted(
-        image, mountpoint, "--state", "none", "--level", "1", "--cache-size", "0"
+        image, mountpoint, "--state", "none", "--level", "1", "--cache-size", "0", "--no-page-cache"
     ) as mount:
         parts = [path.name for path in mount.parts()]
         before = mount.status()["blocks_compressed"]

@@ -9,16 +9,18 @@ from bundlefs.bundling.names import Entry
 from bundlefs.cli.commands.status import describe
 from bundlefs.fuse.shelf import Shelf
 from bundlefs.fuse.single import SingleImage
-from bundlefs.fuse.views import Folders, Images, OnDemand, View, Watched, WithDigests
+from bundlefs.fuse.views import Fleeting, Folders, Images, OnDemand, View, Watched, WithDigests
 from bundlefs.unbundling.opened import OpenedBundle
 from bundlefs.unbundling.view import DiskView
 
-CAPABILITIES = (OnDemand, Watched, WithDigests)
+CAPABILITIES = (OnDemand, Watched, WithDigests, Fleeting)
 
 
-def a_bundle(bundle: Bundle) -> tuple[View[Entry], OnDemand[Entry], Watched, WithDigests[Entry]]:
+def a_bundle(
+    bundle: Bundle,
+) -> tuple[View[Entry], OnDemand[Entry], Watched, WithDigests[Entry], Fleeting[Entry]]:
     """Have mypy compare the signatures."""
-    return bundle, bundle, bundle, bundle
+    return bundle, bundle, bundle, bundle, bundle
 
 
 def a_disk(disk: DiskView) -> View[int]:

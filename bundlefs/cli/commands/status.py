@@ -166,7 +166,15 @@ def _bundled(status: dict[str, Any]) -> list[str]:
         f"read      {human(status['image_bytes_read'])} of the image",
         f"mounted   for {status['seconds']:.0f} s, by process {status['pid']}",
     ]
-    return lines + _waiting(status)
+    return lines + _twice(status) + _waiting(status)
+
+
+def _twice(status: dict[str, Any]) -> list[str]:
+    again, given = (status.get(name, 0) for name in ("blocks_made_again", "page_cache_bytes"))
+    if not (again or given):
+        return []
+    made = status["blocks_compressed"]
+    return [f"again     {again} of {made} blocks; the page cache was given {human(given)}"]
 
 
 def _waiting(status: dict[str, Any]) -> list[str]:

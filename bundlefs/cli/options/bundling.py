@@ -50,6 +50,7 @@ class CacheOptions:
     eager: bool
     cache_size: int
     cache_dir: Path | None
+    no_page_cache: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,12 @@ def add_cache_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="keep all sealed blocks in a nameless file here, so that none is compressed twice",
+    )
+    add(
+        "--no-page-cache",
+        action="store_true",
+        help="do not have the kernel keep finished parts for who reads them later; it keeps them"
+        " in memory that nobody else needs, and drops them when somebody does",
     )
 
 
