@@ -77,14 +77,19 @@ _POINTER = ctypes.POINTER(ZStream)
 
 
 class Zlib(NamedTuple):
-    """The functions of one zlib; `start` is inflateInit2, all take a pointer to a z_stream."""
+    """The functions of one zlib; all take a pointer to a z_stream.
+
+    `start` is inflateInit2 for a bare deflate stream, `reset_to` inflateReset2.
+    """
 
     name: str
     start: Callable[[Any], int]
     inflate: Callable[[Any, int], int]
     reset: Callable[[Any], int]
     end: Callable[[Any], int]
+    reset_to: Callable[[Any, int], int]
     set_window: Callable[[Any, bytes, int], int]
+    prime: Callable[[Any, int, int], int]
     combine: Callable[[int, int, int], int]
 
 
@@ -114,7 +119,9 @@ def _zlib_ng() -> Zlib | None:
             library.zng_inflate,
             library.zng_inflateReset,
             library.zng_inflateEnd,
+            library.zng_inflateReset2,
             library.zng_inflateSetDictionary,
+            library.zng_inflatePrime,
             library.zng_crc32_combine,
         )
     return None
@@ -138,7 +145,9 @@ def _libz() -> Zlib:
         library.inflate,
         library.inflateReset,
         library.inflateEnd,
+        library.inflateReset2,
         library.inflateSetDictionary,
+        library.inflatePrime,
         library.crc32_combine,
     )
 
@@ -148,6 +157,8 @@ def _declare(library: ctypes.CDLL, prefix: str) -> None:
     getattr(library, f"{prefix}inflate").argtypes = (_POINTER, ctypes.c_int)
     getattr(library, f"{prefix}inflateReset").argtypes = (_POINTER,)
     getattr(library, f"{prefix}inflateEnd").argtypes = (_POINTER,)
+    getattr(library, f"{prefix}inflateReset2").argtypes = (_POINTER, ctypes.c_int)
+    getattr(library, f"{prefix}inflatePrime").argtypes = (_POINTER, ctypes.c_int, ctypes.c_int)
     window = getattr(library, f"{prefix}inflateSetDictionary")
     window.argtypes = (_POINTER, ctypes.c_char_p, ctypes.c_uint)
     combine = getattr(library, f"{prefix}crc32_combine")
