@@ -36,7 +36,15 @@ class ImageError(BundlefsError):
 
 
 class FormError(ImageError):
-    """The form of the image is not read, or it is not whole; as raw bytes it could be used."""
+    """The form of the image is not read, or it is not whole; as raw bytes it could be used.
+
+    Attributes:
+        form: what it would be read as if that were asked for; None if nothing is.
+    """
+
+    def __init__(self, text: str, form: str | None = None) -> None:
+        super().__init__(text)
+        self.form = form
 
 
 class ImageChangedError(BundlefsError):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bundlefs.base.errors import BundlefsError, FormError
+from bundlefs.base.errors import BundlefsError, FormError, UsageError
 from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.states import kept_state
 from bundlefs.cli.common import human
@@ -33,9 +33,15 @@ def open_image(
 
     Where there is a `descriptor`, that is the image, and `path` is what people call it.
     """
+    if options.form and options.as_it_is:
+        raise UsageError(
+            f"--source {options.source}: a {options.type} is taken as it is; leave it out"
+        )
     kept = _points_path(state, path) if descriptor is None else None
     with _told_of_raw():
-        return open_source(path, raw=options.as_it_is, kept=kept, descriptor=descriptor)
+        return open_source(
+            path, raw=options.as_it_is, form=options.form, kept=kept, descriptor=descriptor
+        )
 
 
 @contextmanager
@@ -44,7 +50,8 @@ def _told_of_raw() -> Iterator[None]:
     try:
         yield
     except FormError as error:
-        raise FormError(f"{error} (--source raw takes the file as it is)") from error
+        other = f"--source {error.form} reads that, " if error.form else ""
+        raise FormError(f"{error} ({other}--source raw takes the file as it is)") from error
 
 
 def require_raw_pipe(options: ImageOptions, head: bytes) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundlefs.base.errors import FormError
+from bundlefs.image import forms
 
 TAIL_SIZE = 512
 """Bytes at the end of a file within which all signatures there lie."""
@@ -60,9 +61,6 @@ def _other(name: str, remedy: str, pattern: bytes, offset: int = 0) -> Foreign:
     return Foreign(name, remedy, re.compile(pattern, re.DOTALL), offset)
 
 
-# Version 1.0 of the format in the footer. Very old ones have 511 bytes. [Microsoft's Virtual Hard
-# Disk Image Format Specification]
-_VHD = rb"conectix.{4}\x00\x01\x00\x00"
 # Properties lc=3 lp=0 pb=2, a dictionary of 2^n or 2^n + 2^(n-1) bytes from 64 KiB on, a size below
 # 2^48 or none, and the byte 0 with which range coding begins [xz's lzma-file-format.txt].
 _BITS = rb"\x01\x02\x03\x04\x06\x08\x0c\x10\x18\x20\x30\x40\x60\x80\xc0"
@@ -73,10 +71,8 @@ _ZIP = rb"PK\x03\x04[\x00-\x3f]\x00.[\x00-\x3f](?:[\x00-\x13]|[\x5d-\x63])\x00"
 
 TABLE = (
     # Virtual machines' disks, as qemu's block drivers know them.
-    _disk("a VHD", "vpc", _VHD),
-    _disk("a VHD (its footer is at the end)", "vpc", _VHD, -512),
-    _disk("a VHD (its footer is at the end)", "vpc", _VHD, -511),
-    _disk("a VHDX", "vhdx", rb"vhdxfile"),
+    # Very old ones have a footer of 511 bytes, which qemu does not find.
+    _disk("a VHD of an old kind", "vpc", forms.VHD_FOOTER.pattern, -511),
     _disk("a qcow image of version 1", "qcow", rb"QFI\xfb\x00\x00\x00\x01"),
     _disk("a QED image", "qed", rb"QED\x00"),
     _disk("a Parallels disk", "parallels", rb"WithoutFreeSpace|WithouFreSpacExt"),
@@ -168,8 +164,6 @@ TABLE = (
 )
 
 _TAR = Foreign("a tar archive", _UNPACK.format("tar -xf %s"), re.compile(b""))
-_OVA = Foreign("an OVA, which is a tar archive", _TAR.remedy, _TAR.pattern)
-_CHECKSUM = slice(148, 156)
 _PART = re.compile(r"(.+)\.part\.[0-9]+")
 
 
@@ -181,20 +175,7 @@ def find(head: bytes, tail: bytes) -> Foreign | None:
         tail: the last `TAIL_SIZE` bytes, or all of them; empty if they are not known.
     """
     known = next((one for one in TABLE if one.matches(head, tail)), None)
-    return known or _tar(head)
-
-
-def _tar(head: bytes) -> Foreign | None:
-    """Recognise a tar archive by the checksum of its first header, which all kinds of tar have.
-
-    It is the sum of the header's bytes in octal; the checksum itself counts as eight blanks.
-    """
-    text = head[_CHECKSUM].strip(b" \0")
-    if not re.fullmatch(rb"[0-7]{1,7}", text):
-        return None
-    if int(text, 8) != sum(head[:148]) + 8 * 0x20 + sum(head[156:512]):
-        return None
-    return _OVA if head[:100].rstrip(b"\0").lower().endswith((b".ovf", b"ova.xml")) else _TAR
+    return known or (_TAR if forms.is_tar(head) and not forms.is_ova(head) else None)
 
 
 def inside(path: Path, packed: str, name: str) -> FormError:

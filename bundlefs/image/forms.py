@@ -1,9 +1,10 @@
-"""The forms that an image can have, and how they are recognised: by its first bytes."""
+"""The forms that an image can have, and how they are recognised: by its first and last bytes."""
 
+import re
 from enum import Enum
 
 HEAD_SIZE = 512
-"""Bytes within which all signatures lie."""
+"""Bytes within which all signatures lie, at the start and at the end."""
 
 
 class Form(Enum):
@@ -18,6 +19,9 @@ class Form(Enum):
     VMDK = "vmdk"
     VMDK_TEXT = "vmdk descriptor"
     VDI = "vdi"
+    VHD = "vhd"
+    VHDX = "vhdx"
+    OVA = "ova"
 
 
 # Where a signature stands, and what it is. Those of gzip and bzip2 are short, so what must follow
@@ -36,7 +40,15 @@ _SIGNATURES = (
     (Form.VMDK, 0, b"KDMV"),
     (Form.VMDK_TEXT, 0, b"# Disk DescriptorFile"),
     (Form.VDI, 0x40, b"\x7f\x10\xda\xbe"),
+    (Form.VHDX, 0, b"vhdxfile"),
 )
+VHD_FOOTER = re.compile(rb"conectix.{4}\x00\x01\x00\x00", re.DOTALL)
+"""With version 1.0 of the format, which is the only one; at the start only of those that grow.
+
+[Microsoft's Virtual Hard Disk Image Format Specification]
+"""
+_CHECKSUM = slice(148, 156)
+_OF_OVA = (b".ovf", b"ova.xml")
 
 UNPACKED = frozenset({Form.BZIP2, Form.XZ, Form.ZSTD})
 """Those that are unpacked before they are read."""
@@ -46,15 +58,41 @@ _COMMANDS = {
     Form.BZIP2: "bunzip2 -c <{} >disk.raw",
     Form.XZ: "xz -dc <{} >disk.raw",
     Form.ZSTD: "zstd -dc <{} >disk.raw",
+    # The footer of a fixed one is at its end, where qemu-img does not look by itself.
+    Form.VHD: "qemu-img convert -f vpc -O raw {} disk.raw",
+    Form.OVA: "tar -xf {}, and qemu-img convert -O raw of the disk in it",
 }
 
 
-def of(head: bytes) -> Form:
-    """Return the form of what begins with `head`, its first `HEAD_SIZE` bytes or all of them."""
+def of(head: bytes, tail: bytes = b"") -> Form:
+    """Return the form of what begins with `head` and ends with `tail`.
+
+    Args:
+        head: the first `HEAD_SIZE` bytes, or all of them.
+        tail: the last `HEAD_SIZE` bytes, or all of them; empty if they are not known.
+    """
     for form, offset, signature in _SIGNATURES:
         if head.startswith(signature, offset):
             return form
-    return Form.RAW
+    if VHD_FOOTER.match(head) or (len(tail) >= HEAD_SIZE and VHD_FOOTER.match(tail[-HEAD_SIZE:])):
+        return Form.VHD
+    return Form.OVA if is_ova(head) else Form.RAW
+
+
+def is_tar(head: bytes) -> bool:
+    """Return whether it is a tar archive by the checksum of its first header, which all tars have.
+
+    It is the sum of the header's bytes in octal; the checksum itself counts as eight blanks.
+    """
+    text = head[_CHECKSUM].strip(b" \0")
+    if not re.fullmatch(rb"[0-7]{1,7}", text):
+        return False
+    return int(text, 8) == sum(head[:148]) + 8 * 0x20 + sum(head[156:512])
+
+
+def is_ova(head: bytes) -> bool:
+    """Return whether it is a tar archive that begins with the description of a machine."""
+    return is_tar(head) and head[:100].rstrip(b"\0").lower().endswith(_OF_OVA)
 
 
 def may_begin(form: Form, head: bytes) -> bool:
@@ -69,3 +107,7 @@ def may_begin(form: Form, head: bytes) -> bool:
 def command(form: Form, path: str) -> str:
     """Return the command that makes a raw image of a file or device in this form."""
     return _COMMANDS.get(form, "qemu-img convert -O raw {} disk.raw").format(path)
+
+
+NAMED = tuple(form.value for form in Form if form not in (Form.RAW, Form.VMDK_TEXT))
+"""The forms that a user can name, but for raw."""

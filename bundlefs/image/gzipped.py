@@ -19,7 +19,7 @@ from bundlefs.base.errors import ImageError
 from bundlefs.base.progress import Wait
 from bundlefs.base.spans import Span, ceil_div
 from bundlefs.codec.gzip_points import SPACING, GzipPoints
-from bundlefs.image import foreign, unpack
+from bundlefs.image import foreign, forms, unpack
 from bundlefs.image.forms import Form
 from bundlefs.image.raw import Image
 from bundlefs.state.points_file import PointsFile
@@ -128,7 +128,8 @@ def _count(file: Image) -> tuple[int, int]:
     if not size:
         raise ImageError(f"image {file.path}: the gzip file is empty inside (0 bytes)")
     # This comes before anything is kept, since the next time nobody sees the end.
-    if found := foreign.find(b"", tail):
-        raise foreign.inside(file.path, Form.GZIP.value, found.name)
+    found, form = foreign.find(b"", tail), forms.of(b"", tail)
+    if found or form is not Form.RAW:
+        raise foreign.inside(file.path, Form.GZIP.value, found.name if found else form.value)
     log.info("%s: %d bytes inside, in %.1f s", file.path, size, time.monotonic() - start)
     return size, data.end

@@ -1,6 +1,6 @@
 """Opens an image in whatever form it is: raw, compressed, or in a virtual machine's format.
 
-`open_source` looks at the first bytes of the file, never at its name, and returns something that
+`open_source` looks at the first and last bytes of the file, never at its name, and returns what
 reads as the raw image does:
 
 - raw: the file itself (`raw`).
@@ -10,7 +10,8 @@ reads as the raw image does:
   access to their blocks and frames, but the usual file, made by `xz` or `zstd` without options,
   has one block, and could only be read from its start again and again. So all three are read in
   one way, by decoders of the standard library.
-- qcow2, vmdk, vdi: `qemu-nbd` serves the disk inside at a socket, without a copy (`qemu`).
+- qcow2, vmdk, vdi, VHD, VHDX, OVA: `qemu-nbd` serves the disk inside at a socket, without a copy
+  (`qemu`).
 
 What is known not to be a disk (`foreign`) is refused by its name, in a file, on a device, or
 inside one of the above: a bundle of it could not be launched.
@@ -19,7 +20,8 @@ What reads a form is loaded for an image in that form, since most are raw and a 
 ready soon, or by `load_readers` where images come later.
 
 The file that was opened must not change: each read compares it, as it does with a raw image. A
-write to a block device leaves no trace, so a device is taken as raw or not at all.
+write to a block device leaves no trace, so a device is taken as raw unless another form is asked
+for.
 """
 
 import os
@@ -38,10 +40,11 @@ from bundlefs.image.source import Source
 __all__ = ["load_readers", "open_source", "require_raw"]
 
 
-def open_source(
+def open_source(  # noqa: PLR0913  # all but one have defaults, and are named
     path: Path | str,
     *,
     raw: bool = False,
+    form: Form | None = None,
     spool_dir: Path | None = None,
     kept: Path | None = None,
     descriptor: int | None = None,
@@ -51,6 +54,7 @@ def open_source(
     Args:
         path: the file, or a block device.
         raw: take it as it is, whatever its first bytes look like.
+        form: the form that it must have; only so is a block device taken as anything but raw.
         spool_dir: where to unpack what has to be unpacked; by default $TMPDIR, or /var/tmp.
         kept: a private file that keeps what the next mount of a gzip file needs to know.
         descriptor: the file, opened by the caller, who may close it; then `path` only names it.
@@ -61,10 +65,10 @@ def open_source(
         ImageChangedError: somebody wrote to it meanwhile.
     """
     with ExitStack() as stack:
-        found = Image.open(path) if descriptor is None else Image.adopt(Path(path), descriptor)
-        file = stack.enter_context(found)
-        form = Form.RAW if raw else _form(file)
-        source = file if form is Form.RAW else _inside(file, form, spool_dir, kept)
+        opened = Image.open(path) if descriptor is None else Image.adopt(Path(path), descriptor)
+        file = stack.enter_context(opened)
+        found = Form.RAW if raw else _form(file, form)
+        source = file if found is Form.RAW else _inside(file, found, spool_dir, kept)
         stack.pop_all()
     return source
 
@@ -91,7 +95,7 @@ def require_raw(head: bytes, where: str = "standard input") -> None:
         raise FormError(_not_raw(where, form, str(path)))
 
 
-def _form(file: Image) -> Form:
+def _form(file: Image, wanted: Form | None) -> Form:
     if manifest := foreign.bundle_of(file.path):
         raise FormError(
             f"image {file.path} is a part of a bundle, not a raw image: bundlefs open"
@@ -106,9 +110,12 @@ def _form(file: Image) -> Form:
         raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error
     if found := foreign.find(head, tail):
         raise FormError(f"image {file.path} is {found.refusal(file.path)}")
-    form = forms.of(head)
-    if form is not Form.RAW and file.identity.is_block_device:
-        raise FormError(_not_raw(f"on device {file.path}", form, shlex.quote(str(file.path))))
+    form = forms.of(head, tail)
+    if wanted not in (None, form):
+        raise FormError(f"image {file.path} is {form.value}, not {wanted.value}")
+    if form is not Form.RAW and file.identity.is_block_device and wanted is None:
+        text = _not_raw(f"on device {file.path}", form, shlex.quote(str(file.path)))
+        raise FormError(text, form.value)
     return form
 
 
@@ -163,6 +170,6 @@ def _require_disk(file: Image, form: Form, content: Content) -> None:
         tail = b"" if form is Form.GZIP else content.read(content.size - length, length)
     except OSError as error:
         raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error
-    found, inner = foreign.find(head, tail), forms.of(head)
+    found, inner = foreign.find(head, tail), forms.of(head, tail)
     if found or inner is not Form.RAW:
         raise foreign.inside(file.path, form.value, found.name if found else inner.value)

@@ -5,16 +5,14 @@ to a few connections of this process. It ends with the last of them, and it is k
 parent ends, so that nothing outlasts a mount, however that ends. Nothing is mounted, and the name
 of its socket is removed at once.
 
-An image may come from anybody, and these formats can name other files to read from. An image that
-names one is refused: the file's bytes would go into the bundle, and a change of them would not be
-seen. A format that is new here gets a branch of its own in `_require_self_contained`. Where an
-image is cut short qemu reads zeros, so its own check of the image comes first.
+An image may come from anybody: `contained` has refused what names other files, and tells qemu
+where the disk is. Where an image is cut short qemu reads zeros, so its own check of the image comes
+first.
 """
 
 import json
 import shutil
 import socket
-import struct
 import subprocess
 import tempfile
 import time
@@ -26,6 +24,8 @@ from typing import IO, Any, Self
 from bundlefs.base.errors import FormError, ImageError
 from bundlefs.base.spans import Span
 from bundlefs.base.threads import lasting
+from bundlefs.image import contained
+from bundlefs.image.contained import Place
 from bundlefs.image.forms import Form
 from bundlefs.image.nbd import Connection, Disk
 from bundlefs.image.raw import Image
@@ -40,17 +40,6 @@ _LONGEST_MESSAGE = 64 << 10
 _SOUND = (0, 3)
 """Exit codes of `qemu-img check`: all is well, or some space is not used [qemu-img(1)]."""
 
-_QCOW2 = struct.Struct(">4sIQ8xQI")
-_QCOW2_HEADER = 72
-_QCOW2_VERSIONS = (2, 3)
-_QCOW2_FEATURES = struct.Struct(">Q")
-_EXTERNAL_DATA = 1 << 2
-_VDI = struct.Struct("<I28xI8xI")
-_VDI_FIELDS = 0x158
-_VMDK = struct.Struct("<4sIIQQQQ")
-_SECTOR = 512
-_MOST_TEXT = 1 << 20
-
 
 def serve(file: Image, form: Form) -> "QemuImage":
     """Start a server for the disk in `file`.
@@ -60,7 +49,7 @@ def serve(file: Image, form: Form) -> "QemuImage":
             or not whole by itself.
     """
     try:
-        _require_self_contained(file, form)
+        place = contained.place(file, form)
     except OSError as error:
         raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error
     for tool in ("qemu-nbd", "qemu-img", "setpriv"):
@@ -70,85 +59,13 @@ def serve(file: Image, form: Form) -> "QemuImage":
                 " read it, is not installed: on Debian and Ubuntu, apt install"
                 f" {'util-linux' if tool == 'setpriv' else 'qemu-utils'}"
             )
-    return QemuImage(file, form)
+    return QemuImage(file, form, place)
 
 
-def _require_self_contained(file: Image, form: Form) -> None:
-    if form is Form.VMDK_TEXT:
-        raise _not_alone(file, form, "only describes a disk that is in other files")
-    if form is Form.QCOW2:
-        _require_whole_qcow2(file)
-    if form is Form.VMDK:
-        _require_whole_vmdk(file)
-    if form is Form.VDI:
-        _require_whole_vdi(file)
-
-
-def _require_whole_qcow2(file: Image) -> None:
-    """Refuse backing files, external data files and encryption [docs/interop/qcow2.txt]."""
-    if file.size < _QCOW2_HEADER:
-        raise ImageError(
-            f"image {file.path} (qcow2) is cut short: it has {file.size} bytes, and a header alone"
-            f" has {_QCOW2_HEADER}; get it anew"
-        )
-    head = _head(file, 104)
-    _, version, backing, _, encryption = _QCOW2.unpack_from(head)
-    if version not in _QCOW2_VERSIONS:
-        raise ImageError(
-            f"image {file.path} says that it is qcow2 of version {version}, and there are 2 and 3:"
-            " make one of these with the tool that wrote it, or get it anew if it is damaged"
-        )
-    features = _QCOW2_FEATURES.unpack_from(head, 72)[0] if version > 2 else 0  # noqa: PLR2004  # from 3 on
-    if backing:
-        raise _not_alone(file, Form.QCOW2, "has a backing file")
-    if features & _EXTERNAL_DATA:
-        raise _not_alone(file, Form.QCOW2, "has its data in another file")
-    if encryption:
-        raise ImageError(
-            f"image {file.path} is encrypted: decrypt it first, with qemu-img convert -O raw"
-        )
-
-
-def _require_whole_vmdk(file: Image) -> None:
-    """Refuse an image with a parent or without a disk [VMware's Virtual Disk Format 1.1]."""
-    _, _, _, capacity, _, text_sector, text_sectors = _VMDK.unpack(_head(file, _VMDK.size))
-    if not capacity:
-        raise _not_alone(file, Form.VMDK, "only describes a disk that is in other files")
-    offset = min(text_sector * _SECTOR, file.size)
-    length = min(text_sectors * _SECTOR, _MOST_TEXT, file.size - offset)
-    if b"parentfilenamehint" in file.read(offset, length).lower():
-        raise _not_alone(file, Form.VMDK, "has a parent file")
-
-
-def _require_whole_vdi(file: Image) -> None:
-    """Refuse an image that is cut short, which qemu's check overlooks [qemu's block/vdi.c].
-
-    The header says where the data begins, how large a block is, and how many are allocated.
-    """
-    data, block, allocated = _VDI.unpack_from(_head(file, _SECTOR), _VDI_FIELDS)
-    if data + block * allocated > file.size:
-        raise ImageError(
-            f"image {file.path} (vdi) is cut short: it has {file.size} bytes, and its header says"
-            f" {data + block * allocated}; get it anew"
-        )
-
-
-def _head(file: Image, length: int) -> bytes:
-    """Return the first bytes, zeros where the file is shorter: qemu then says what is wrong."""
-    return file.read(0, min(length, file.size)).ljust(length, b"\0")
-
-
-def _not_alone(file: Image, form: Form, why: str) -> ImageError:
-    return ImageError(
-        f"image {file.path} ({form.value}) {why}, and bundlefs reads no file that an image names:"
-        " if you trust it, make one image of it all with qemu-img convert -O raw"
-    )
-
-
-def _require_sound(file: Image, location: str) -> None:
+def _require_sound(file: Image, location: str, command: list[str]) -> None:
     with tempfile.TemporaryFile() as messages:
         done = subprocess.run(  # noqa: S603  # no shell, and no text of the image's
-            ["qemu-img", "check", "-q", location],  # noqa: S607  # as the user's path has it
+            ["qemu-img", *command, location],  # noqa: S607  # as the user's path has it
             stdin=subprocess.DEVNULL,
             stdout=messages,
             stderr=messages,
@@ -157,7 +74,7 @@ def _require_sound(file: Image, location: str) -> None:
         )
         if done.returncode not in _SOUND:
             raise ImageError(
-                f"image {file.path} is damaged, cut short or in use, as qemu-img check says:"
+                f"image {file.path} is damaged, cut short or in use, as qemu-img {command[0]} says:"
                 f" {_first_line(messages)}"
             )
 
@@ -165,15 +82,21 @@ def _require_sound(file: Image, location: str) -> None:
 class QemuImage:
     """The disk in a file, read through `qemu-nbd`. Thread-safe."""
 
-    def __init__(self, file: Image, form: Form) -> None:
+    def __init__(self, file: Image, form: Form, place: Place) -> None:
         self._file = file
-        self._form = form
-        _require_sound(file, _location(file, form))
+        self._location = _location(file, place)
+        # What has no check of its own is looked at on opening.
+        _require_sound(file, self._location, ["check", "-q"] if place.checked else ["info"])
         with ExitStack() as stack:
-            self._server = stack.enter_context(_Server(file, _location(file, form)))
+            self._server = stack.enter_context(_Server(file, self._location))
             self._disk = Disk(self._server.connections)
             if not self._disk.size:
                 raise ImageError(f"image {file.path}: the {form.value} disk is empty (0 bytes)")
+            if place.size not in (None, self._disk.size):
+                raise ImageError(
+                    f"image {file.path} ({form.value}) has {place.size} bytes inside, and qemu-nbd"
+                    f" makes {self._disk.size} of it: install another version of qemu-utils"
+                )
             self._stack = stack.pop_all()
         self.size = self._disk.size
 
@@ -183,7 +106,7 @@ class QemuImage:
 
     def extents(self) -> tuple[Span, ...]:
         """Return where there is data, as `qemu-img map` lists it; all, if the list is too long."""
-        words = ["qemu-img", "map", "--output=json", _location(self._file, self._form)]
+        words = ["qemu-img", "map", "--output=json", self._location]
         with subprocess.Popen(  # noqa: S603  # no shell, and no text of the image's
             words,
             stdin=subprocess.DEVNULL,
@@ -217,19 +140,16 @@ def _data_spans(entries: list[dict[str, Any]], size: int) -> tuple[Span, ...]:
     return tuple(found)
 
 
-def _location(file: Image, form: Form) -> str:
+def _location(file: Image, place: Place) -> str:
     """Return the open file and its format as qemu is told: it must guess and follow nothing."""
-    place: dict[str, Any] = {
-        "driver": form.value,
-        "read-only": True,
-        "file": {
-            "driver": "file",
-            "filename": f"/proc/self/fd/{file.fileno()}",
-        },
+    node: dict[str, Any] = {
+        "driver": "host_device" if file.identity.is_block_device else "file",
+        "filename": f"/proc/self/fd/{file.fileno()}",
     }
-    if form is not Form.VDI:  # VDI cannot have a backing file
-        place["backing"] = None
-    return f"json:{json.dumps(place)}"
+    if within := place.within:
+        node = {"driver": "raw", "offset": within.start, "size": within.length, "file": node}
+    disk = {"driver": place.driver, "read-only": True, "file": node, **place.options}
+    return f"json:{json.dumps(disk)}"
 
 
 class _Server:

@@ -95,7 +95,7 @@ def test_a_folder_of_them(image: Path, tmp_path: Path) -> None:
     image.rename(folder / NAME)
     names = [NAME, os.fsdecode(b"caf\xe9"), os.fsdecode(b"caf\xea")]
     for bad in names[1:]:
-        (folder / bad).write_bytes(b"vhdxfile".ljust(1 << 20, b"\0"))
+        (folder / bad).write_bytes(b"QED\0".ljust(1 << 20, b"\0"))
     with mounted(folder, tmp_path / "mnt", env=STRICT) as mount:
         assert len(list((mount.path / NAME).glob("*.part.*"))) == 2
         for bad in names[1:]:
@@ -103,7 +103,7 @@ def test_a_folder_of_them(image: Path, tmp_path: Path) -> None:
                 list((mount.path / bad).iterdir())
         said = command("status", mount.path)
         assert f"  {WRITTEN}: complete\n" in said
-        assert f"  caf\\udce9: failed: image {folder}/caf\\udce9 is a VHDX" in said
+        assert f"  caf\\udce9: failed: image {folder}/caf\\udce9 is a QED image" in said
         found = json.loads(command("status", "--json", mount.path))["images"]
         assert {one["name"] for one in found} == set(names)
         command("state", "show", folder / NAME)

@@ -1,10 +1,8 @@
 """What is no raw disk is refused by its name, wherever it is; every raw disk is taken."""
 
-import io
 import os
 import re
 import struct
-import tarfile
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
@@ -36,14 +34,6 @@ def by_tar(kind: str) -> Maker:
     return make
 
 
-def ova(raw: Path, file: Path) -> None:
-    with tarfile.open(file, "w") as archive:
-        for name in ("box.ovf", "box-disk1.vmdk"):
-            member = tarfile.TarInfo(name)
-            member.size = raw.stat().st_size
-            archive.addfile(member, io.BytesIO(raw.read_bytes()))
-
-
 def zipped(raw: Path, file: Path) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(raw, "disk.raw")
@@ -59,18 +49,11 @@ def ends(tail: bytes) -> Maker:
 
 
 KINDS: dict[str, tuple[Maker, str, str]] = {
-    "vhd": (sources.qemu("vpc"), "a VHD", "qemu-img convert -f vpc -O raw"),
-    "vhd-fixed": (
-        sources.qemu("vpc", "-o", "subformat=fixed"),
-        "a VHD (its footer is at the end)",
-        "qemu-img convert -f vpc -O raw",
-    ),
     "vhd-511": (
         ends(b"conectix\0\0\0\2\0\1\0\0".ljust(511, b"\0")),
-        "a VHD (its footer is at the end)",
+        "a VHD of an old kind",
         "qemu-img convert -f vpc -O raw",
     ),
-    "vhdx": (sources.qemu("vhdx"), "a VHDX", "qemu-img convert -f vhdx -O raw"),
     "qcow": (sources.qemu("qcow"), "a qcow image of version 1", "qemu-img convert -f qcow -O raw"),
     "qed": (sources.qemu("qed"), "a QED image", "qemu-img convert -f qed -O raw"),
     "parallels": (sources.qemu("parallels"), "a Parallels disk", "qemu-img convert -f parallels"),
@@ -80,7 +63,6 @@ KINDS: dict[str, tuple[Maker, str, str]] = {
     "tar-v7": (by_tar("v7"), "a tar archive", "tar -xf"),
     "tar-ustar": (by_tar("ustar"), "a tar archive", "tar -xf"),
     "tar-pax": (by_tar("posix"), "a tar archive", "tar -xf"),
-    "ova": (ova, "an OVA, which is a tar archive", "tar -xf"),
     "zip": (zipped, "a zip archive", "unzip"),
     "7z": (begins(b"7z\xbc\xaf\x27\x1c\0\4"), "a 7z archive", "7z x"),
     "rar": (begins(b"Rar!\x1a\7\1\0"), "a RAR archive", "unrar x"),
@@ -161,7 +143,7 @@ def test_refused_by_its_name_with_what_helps(kind: str, make: Callable[[str], Pa
 
 @pytest.mark.parametrize(
     ("kind", "packed"),
-    [*((kind, "gzip") for kind in KINDS), ("vhd-fixed", "xz"), ("ova", "zstd"), ("Z", "bzip2")],
+    [*((kind, "gzip") for kind in KINDS), ("vhd-511", "xz"), ("tar", "zstd"), ("Z", "bzip2")],
 )
 def test_refused_inside_a_compressed_file(
     kind: str, packed: str, make: Callable[[str], Path], tmp_path: Path
@@ -177,7 +159,7 @@ def test_refused_inside_a_compressed_file(
     open_source(path, raw=True).close()
 
 
-@pytest.mark.parametrize("kind", ["vhd", "vhdx", "qcow", "tar", "zip", "manifest"])
+@pytest.mark.parametrize("kind", ["qed", "qcow", "tar", "zip", "manifest"])
 def test_refused_on_a_device(kind: str, make: Callable[[str], Path]) -> None:
     path = make(kind)
     os.truncate(path, -(-path.stat().st_size // 512) * 512)
@@ -189,33 +171,33 @@ def test_refused_on_a_device(kind: str, make: Callable[[str], Path]) -> None:
         run(["losetup", "--detach", device])
 
 
-@pytest.mark.parametrize("kind", ["vhd-fixed", "tar", "qcow2"])
+@pytest.mark.parametrize("kind", ["qed", "tar", "qcow2", "vhd-fixed", "ova"])
 @pytest.mark.parametrize("disk", ["qcow2", "vmdk", "vdi"])
 def test_refused_inside_a_virtual_disk(
     kind: str, disk: str, raw: Path, make: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """As `qemu-img convert -f raw` makes it of what is not raw."""
     inner, path = tmp_path / "image", tmp_path / "disk"
-    if kind == "qcow2":
-        sources.qemu("qcow2")(raw, inner)
+    if kind in sources.DISKS:
+        sources.DISKS[kind](raw, inner)
     else:
         make(kind)
     sources.qemu(disk)(inner, path)
-    name = "qcow2" if kind == "qcow2" else KINDS[kind][1]
+    name = kind.removesuffix("-fixed") if kind in sources.DISKS else KINDS[kind][1]
     assert f"inside the {disk} file is {name}" in refused(path)
 
 
 def test_the_library_refuses_it_too(make: Callable[[str], Path]) -> None:
-    with pytest.raises(FormError, match="is a VHD, not a raw image"):
-        Bundle.from_image(make("vhd"), Metadata(account="123456789012"))
+    with pytest.raises(FormError, match="is a QED image, not a raw image"):
+        Bundle.from_image(make("qed"), Metadata(account="123456789012"))
 
 
 @pytest.mark.parametrize("path", ["a b.raw", "it's"])
 def test_the_command_has_the_path_quoted(path: str, raw: Path, tmp_path: Path) -> None:
     file = tmp_path / path
-    sources.qemu("vhdx")(raw, file)
+    sources.qemu("qed")(raw, file)
     command = refused(file).partition(": ")[2].partition(": ")[2].replace("disk.raw", "/dev/stdout")
-    assert command.startswith("qemu-img convert -f vhdx -O raw ")
+    assert command.startswith("qemu-img convert -f qed -O raw ")
     out = tmp_path / "out"
     run(["sh", "-c", command.replace("/dev/stdout", str(out))])
     assert out.read_bytes()[: raw.stat().st_size] == raw.read_bytes()
@@ -232,14 +214,16 @@ def test_a_part_of_a_bundle(manifest: str, tmp_path: Path) -> None:
     open_source(other).close()
 
 
-@pytest.mark.parametrize("kind", ["vhd", "zip", "manifest", "lzma"])
+@pytest.mark.parametrize("kind", ["qed", "zip", "manifest", "lzma"])
 def test_what_comes_through_a_pipe(kind: str, make: Callable[[str], Path]) -> None:
     head = make(kind).read_bytes()[:MIB]
     with pytest.raises(FormError, match=re.escape(f"standard input is {KINDS[kind][1]}")):
         require_raw(head)
 
 
-@pytest.mark.parametrize("form", ["gzip", "bzip2", "xz", "zstd", "qcow2", "vmdk", "vdi"])
+@pytest.mark.parametrize(
+    "form", ["gzip", "bzip2", "xz", "zstd", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "ova"]
+)
 def test_a_form_that_is_read_of_files_alone(form: str, raw: Path, tmp_path: Path) -> None:
     sources.ALL[form](raw, tmp_path / "image")
     with pytest.raises(FormError, match=f"standard input is {form}, not a raw"):
@@ -346,6 +330,8 @@ def test_no_boot_sector_is_taken_for_something_else(code: bytes, table: bytes, t
     head = code.ljust(446, b"\0") + table + b"\x55\xaa"
     assume(not is_marked(head, tail))
     assert foreign.find(head, tail) is None
+    # The short signatures of forms that are read come about as they please.
+    assert forms.of(head, tail) not in (forms.Form.VHD, forms.Form.VHDX, forms.Form.OVA)
 
 
 @settings(max_examples=10)

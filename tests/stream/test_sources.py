@@ -21,9 +21,10 @@ from threading import Thread
 import pytest
 
 from bundlefs.base import progress
-from bundlefs.base.errors import ImageChangedError, ImageError, InconsistentError
+from bundlefs.base.errors import FormError, ImageChangedError, ImageError, InconsistentError
 from bundlefs.base.spans import Span
 from bundlefs.image import gzipped
+from bundlefs.image.forms import Form
 from bundlefs.image.open import open_source
 from bundlefs.image.raw import Image
 from bundlefs.image.source import Source
@@ -35,7 +36,19 @@ from tests.support.tools import run, tool
 MIB = images.MIB
 
 every_form = pytest.mark.parametrize("form", sources.ALL)
-ONE_OF_EACH = ["gzip", "bzip2", "xz", "zstd", "qcow2", "vmdk", "vmdk-stream", "vdi"]
+ONE_OF_EACH = [
+    "gzip",
+    "bzip2",
+    "xz",
+    "zstd",
+    "qcow2",
+    "vmdk",
+    "vmdk-stream",
+    "vdi",
+    "vhd",
+    "vhdx",
+    "ova",
+]
 one_of_each = pytest.mark.parametrize("form", ONE_OF_EACH)
 COMPRESSED = ["gzip", "bzip2", "xz", "zstd"]
 
@@ -118,7 +131,8 @@ def test_extents_leave_out_nothing_but_zeros(
     assert rebuilt == content
     if form.startswith(("gzip", "pigz")):
         assert found == (Span(0, SIZE),)
-    else:
+    # The blocks of the others are larger than the holes.
+    elif not form.startswith("vhd"):
         assert sum(span.length for span in found) < 8 * MIB, "holes are found"
 
 
@@ -192,14 +206,33 @@ def test_a_block_device_is_raw(originals: Originals, content: bytes, tmp_path: P
 
 
 @one_of_each
-def test_on_a_block_device_nothing_else_is_read(form: str, make: Callable[[str], Path]) -> None:
+def test_on_a_block_device_nothing_else_is_read_unless_told(
+    form: str, make: Callable[[str], Path], content: bytes
+) -> None:
     """No change of it would be seen, and nothing tells where on it a file ends."""
+    name = form.removesuffix("-stream")
     with device(make(form)) as path:
         message = refused(path)
-        assert f"on device {path} is {form.removesuffix('-stream')}, not a raw image" in message
+        assert f"on device {path} is {name}, not a raw image" in message
         assert str(path) in message.rpartition(": ")[2], "a command that helps"
         with closing(open_source(path, raw=True)) as source:
             assert isinstance(source, Image)
+        if form in READ_ON_DEVICES:
+            with closing(open_source(path, form=Form(name))) as source:
+                assert whole(source) == content
+
+
+READ_ON_DEVICES = ["qcow2", "vmdk", "vdi", "vhd", "vhd-fixed", "vhdx", "ova", "gzip", "bzip2"]
+
+
+@one_of_each
+def test_the_form_that_is_asked_for(form: str, make: Callable[[str], Path], raw: Path) -> None:
+    name = form.removesuffix("-stream")
+    open_source(make(form), form=Form(name)).close()
+    with pytest.raises(FormError, match=f"is {name}, not {'vdi' if form == 'xz' else 'xz'}$"):
+        open_source(make(form), form=Form.VDI if form == "xz" else Form.XZ)
+    with pytest.raises(FormError, match=f"image {raw} is raw, not {name}$"):
+        open_source(raw, form=Form(name))
 
 
 # --- what is refused ---
@@ -682,6 +715,11 @@ def test_names_of_other_files_are_not_followed(raw: Path, tmp_path: Path) -> Non
     assert "has a parent file" in refused(path)
     run(["qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", path, "1M"])
     assert "only describes a disk that is in other files" in refused(path)
+    split = tmp_path / "split.vmdk"
+    sources.qemu("vmdk", "-o", "subformat=twoGbMaxExtentSparse")(raw, split)
+    assert "only describes a disk that is in other files" in refused(split)
+    extent = tmp_path / "split-s001.vmdk"
+    assert "only a part of a disk that has several files" in refused(extent)
 
 
 def test_a_vmdk_that_holds_nothing_but_a_description(raw: Path, tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """One raw image in every form that it may come in, made by the tools that people use."""
 
+import io
 import os
 import shutil
 import struct
+import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +57,23 @@ def qemu(form: str, *options: str) -> Maker:
     return make
 
 
+def vmdk_stream(raw: Path) -> bytes:
+    """Return an image as OVAs have it."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "disk"
+        qemu("vmdk", "-o", "subformat=streamOptimized")(raw, file)
+        return file.read_bytes()
+
+
+def ova(file: Path, files: dict[str, bytes], kind: int = tarfile.USTAR_FORMAT) -> None:
+    """Write an OVA with these files behind its description."""
+    with tarfile.open(file, "w", format=kind) as archive:
+        for name, content in {"box.ovf": b"<Envelope/>", **files, "box.mf": b"SHA1"}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
 SKIPPED = struct.pack("<II", 0x184D2A50, 4) + b"note"
 """A zstd frame to be skipped [RFC 8878 3.1.2]."""
 
@@ -83,6 +103,11 @@ DISKS: dict[str, Maker] = {
     "vmdk": qemu("vmdk"),
     "vmdk-stream": qemu("vmdk", "-o", "subformat=streamOptimized"),
     "vdi": qemu("vdi"),
+    "vhd": qemu("vpc", "-o", "force_size=on"),
+    "vhd-fixed": qemu("vpc", "-o", "subformat=fixed,force_size=on"),
+    "vhdx": qemu("vhdx"),
+    "vhdx-fixed": qemu("vhdx", "-o", "subformat=fixed"),
+    "ova": lambda raw, file: ova(file, {"box-disk1.vmdk": vmdk_stream(raw)}),
 }
 ALL = PACKED | DISKS
 

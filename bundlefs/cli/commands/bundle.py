@@ -136,7 +136,11 @@ def _refuse_needless(options: _Options) -> None:
     Raises:
         UsageError: there is such an option.
     """
-    state, sized = options.bundle.state, options.size is not None
+    state, sized, source = (
+        options.bundle.state,
+        options.size is not None,
+        options.bundle.image.source,
+    )
     if options.image != _PIPE:
         if sized:
             raise UsageError(
@@ -146,7 +150,7 @@ def _refuse_needless(options: _Options) -> None:
     needless = {
         f"--state {state.state}": state.state is not None and not state.nowhere,
         "--fresh": state.fresh,
-        "--source auto": sized and options.bundle.image.source == "auto",
+        f"--source {source}": sized and source not in (None, "raw"),
         "--no-sparse": sized and options.bundle.no_sparse,
     }
     for option, given in needless.items():

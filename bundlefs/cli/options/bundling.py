@@ -10,6 +10,7 @@ from bundlefs.base.workers import default_jobs
 from bundlefs.bundling.store import DEFAULT_CACHE_SIZE
 from bundlefs.cli.common import positive, size
 from bundlefs.cli.options.keys import KeyOptions, add_key_options
+from bundlefs.image.forms import NAMED, Form
 from bundlefs.state.places import default_folder
 
 
@@ -33,6 +34,11 @@ class ImageOptions:
     def as_it_is(self) -> bool:
         """Whether the bytes of the file are the image; a kernel or ramdisk is no disk."""
         return self.source == "raw" or self.type in ("kernel", "ramdisk")
+
+    @property
+    def form(self) -> Form | None:
+        """The form that it must have, if one is asked for."""
+        return Form(self.source) if self.source in NAMED else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +127,10 @@ def add_bundle_options(parser: argparse.ArgumentParser) -> None:
 def _add_image_options(add: Callable[..., object]) -> None:
     add(
         "--source",
-        choices=("auto", "raw"),
-        help="auto: IMAGE may be raw, gzip, bzip2, xz, zstd, qcow2, vmdk or vdi, as its first bytes"
-        " tell, and what is known to be no disk is refused; raw: take it as it is (default: auto;"
-        " a kernel or ramdisk is always taken as it is)",
+        choices=("auto", "raw", *NAMED),
+        help="auto: IMAGE is in one of these forms, as its bytes tell, and what is known to be no"
+        " disk is refused; raw: take it as it is; another: it must be that, also on a block device"
+        " (default: auto; a kernel or ramdisk is always taken as it is)",
     )
     add("--no-sparse", action="store_true", help="store holes of the image as zeros")
     add("--no-size-limit", action="store_true", help="do not warn of an image over 10 GiB")
