@@ -99,9 +99,8 @@ class Course:
             self._changed.notify_all()
 
     def passed(self, size: int) -> None:
-        """Note a part that was made and sent by an earlier run."""
+        """Note a part that was asked for, and that an earlier run has sent."""
         with self._changed:
-            self._asked += 1
             self._made += 1
             self._arrived += 1
             self._bytes_made += size

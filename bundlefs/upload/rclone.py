@@ -119,10 +119,9 @@ class _Process:
         """Return whether an object has this size, and the time of the file that was sent."""
         remote = f"{self._tool.prefix}/{name}"
         said = self._call("operations/stat", {"fs": self._tool.top, "remote": remote})
-        if isinstance(said, str):
-            raise UploadError(explained(("rclone", "lsjson", remote), 1, said))
-        item = said.get("item") or {"Size": -1}
-        if item["Size"] != size:
+        # Whoever sends it then hears what is wrong with the server.
+        item = said.get("item") if isinstance(said, dict) else None
+        if item is None or item["Size"] != size:
             return False
         sent_ns = int(datetime.fromisoformat(item["ModTime"]).timestamp() * SECOND)
         return abs(sent_ns - time_ns) < _SAME_NS

@@ -25,7 +25,7 @@ from tests.mount.commands import (
     eventually,
 )
 from tests.support import images, servers
-from tests.support.mounts import bundlefs, detach, mount_table, mounted
+from tests.support.mounts import Mount, bundlefs, detach, mount_table, mounted
 from tests.support.proxy import Exchange, recording
 from tests.support.tools import ACCOUNT
 from tests.support.wire import wire
@@ -135,21 +135,34 @@ def test_nothing_is_made_twice_and_an_index_goes_along(
     words: tuple[str, ...], host: Host, tmp_path: Path
 ) -> None:
     image = images.random_image(tmp_path / "disk", 45 * MIB)
+    shown = (image, tmp_path / "mnt", "--level", "1", "--with-index")
     with (
-        mounted(image, tmp_path / "mnt", "--level", "1", "--with-index") as mount,
         servers.rclone_s3(tmp_path / "store", tmp_path) as server,
         recording(server.url) as proxy,
     ):
         s5cmd = {"S3_ENDPOINT_URL": proxy.url}
-        process = host.start(server.at(proxy.url), "--no-check", mount.path, *words, **s5cmd)
-        ending = host.finish(process)
-        assert ending.code == 0, ending.err
-        assert mount.status()["blocks_compressed"] == 46
+        with mounted(*shown) as mount:
+            process = host.start(server.at(proxy.url), "--no-check", mount.path, *words, **s5cmd)
+            ending = host.finish(process)
+            assert ending.code == 0, ending.err
+            assert mount.status()["blocks_compressed"] == 46
+        sent = [one for one in proxy.exchanges if one.makes_object]
+        assert len(sent) == 7, "five parts, the index, the manifest"
+        with mounted(*shown) as mount:
+            process = host.start(server.at(proxy.url), "--no-check", mount.path, *words, **s5cmd)
+            ending = host.finish(process)
+            assert ending.code == 0, ending.err
+            assert mount.status()["blocks_compressed"] == 0
+            assert_same(mount, host.stored)
+        assert sent == [one for one in proxy.exchanges if one.makes_object]
         last = [path.rpartition("/")[2] for path in proxy.acls()][-2:]
         assert last == ["image.index", "image.manifest.xml"]
         assert set(proxy.acls().values()) == {"aws-exec-read"}
-        for path in mount.path.iterdir():
-            assert (host.stored / path.name).read_bytes() == path.read_bytes()
+
+
+def assert_same(mount: Mount, folder: Path) -> None:
+    for path in mount.path.iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()
 
 
 # --- broken off, and gone on with ---

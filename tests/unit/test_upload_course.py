@@ -108,6 +108,7 @@ def test_it_is_given_up_when_nothing_goes_well() -> None:
 def test_what_was_sent_before_makes_no_room() -> None:
     course = Course(2, 2)
     for _ in range(5):
+        course.next()
         course.passed(10)
     assert asked(course, 10) == 2
     assert course.stand == Stand(50, 50, ended=False)
