@@ -14,6 +14,7 @@ from bundlefs.fuse.single import SingleImage
 from bundlefs.keys.rsa import Secret
 from bundlefs.manifest.read import BundleManifest
 from bundlefs.unbundling.opened import OpenedBundle
+from bundlefs.unbundling.partitions import partitions
 from bundlefs.unbundling.view import DiskView
 
 
@@ -24,7 +25,7 @@ def open_session(
     session = begin(options.mount, options.given.manifest)
     parts = part_files(manifest, options.given, check=not options.no_verify)
     bundle = OpenedBundle(manifest, parts, secret, options.given.manifest.absolute().parent)
-    view = DiskView(bundle, _written_ns(options.given.manifest))
+    view = DiskView(bundle, _written_ns(options.given.manifest), partitions(bundle))
     try:
         serve(SingleImage(view), session, ready)
     finally:

@@ -113,6 +113,10 @@ class GzipPoints:
         """
         return self._chunks.read(offset, length)
 
+    def is_near(self, offset: int) -> bool:
+        """Return whether bytes at an offset are reached without going through much."""
+        return offset < max(self._passed, _FAR)
+
     def _inflate(self, number: int) -> bytes:
         with self._lock, self._waited(number * SPACING):
             try:

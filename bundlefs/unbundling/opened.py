@@ -90,6 +90,14 @@ class OpenedBundle:
                 pieces.append(bytes(piece.length))
         return joined(pieces)
 
+    def peek(self, offset: int, length: int) -> bytes:
+        """Return bytes as `read` does, or none if that would take a pass over the bundle."""
+        pieces = self._member.pieces(Span(offset, offset + length).clip(Span(0, self.size)))
+        runs = (piece for piece in pieces if isinstance(piece, Run))
+        if not all(self._plain.is_near(run.stream_offset + run.image.length) for run in runs):
+            return b""
+        return self.read(offset, length)
+
     def __enter__(self) -> Self:
         return self
 

@@ -27,6 +27,9 @@ class Plain(Protocol):
     def wait(self) -> Wait | None:
         """What a read waits for that takes long, if one does."""
 
+    def is_near(self, offset: int) -> bool:
+        """Return whether bytes at an offset are quickly reached."""
+
     def read(self, offset: int, length: int) -> bytes:
         """Return up to `length` bytes at `offset`, fewer only at the end of the stream."""
 
@@ -56,6 +59,10 @@ class PlainByBlocks:
         self._index = index
         self._chunks = Chunks(BLOCK_SIZE, self._inflate)
         self.wait = None
+
+    def is_near(self, offset: int) -> bool:  # noqa: ARG002  # so is every one
+        """Return true: each block is reached at once."""
+        return True
 
     def read(self, offset: int, length: int) -> bytes:
         """Return up to `length` bytes at `offset`."""
@@ -90,6 +97,10 @@ class PlainByPoints:
     def wait(self) -> Wait | None:
         """The pass over the bundle, while a read waits for it."""
         return self._points.wait
+
+    def is_near(self, offset: int) -> bool:
+        """Return whether bytes at an offset are reached without a pass."""
+        return self._points.is_near(offset)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return up to `length` bytes at `offset`."""

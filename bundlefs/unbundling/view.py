@@ -1,4 +1,4 @@
-"""An opened bundle as the file system shows it: a folder with one file, the image.
+"""An opened bundle as the file system shows it: a folder with the image and its partitions.
 
 Names and sizes are known at once, so the view has only what `fuse.views.View` asks of every view.
 
@@ -7,13 +7,14 @@ answer, and nobody else is to wait for it.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
 from bundlefs.base.errors import BundleChangedError, BundleError, UnknownNameError
 from bundlefs.base.futures import Promises
+from bundlefs.base.spans import Span
 from bundlefs.base.threads import Threads, asking_storage
 from bundlefs.unbundling.opened import OpenedBundle
 
@@ -43,26 +44,40 @@ class OpenStatus:
 
 
 class DiskView:
-    """An opened bundle as a folder with one file, the image; its one entry is 0."""
+    """An opened bundle as a folder with its image, entry 0, and a file for each partition.
 
-    def __init__(self, bundle: OpenedBundle, created_ns: int) -> None:
+    A partition is the very bytes of the image that it is: there is no other copy of them.
+
+    Args:
+        bundle: the bundle.
+        created_ns: the time that the files show.
+        partitions: where in the image each is, by its number, which is its entry: 1 or more.
+    """
+
+    def __init__(
+        self, bundle: OpenedBundle, created_ns: int, partitions: Mapping[int, Span] | None = None
+    ) -> None:
         self.created_ns = created_ns
         self._bundle = bundle
         self._name = bundle.name
+        self._spans = {0: Span(0, bundle.size), **(partitions or {})}
+        stem = bundle.name.removesuffix(".img")
+        self._names = {entry: f"{stem}.p{entry}" if entry else self._name for entry in self._spans}
+        self._entries = {name: entry for entry, name in self._names.items()}
         self._error: str | None = None
         self._changed = False
         self._threads = Threads(_READ_THREADS, "read")
         self._promises = Promises()
 
     def find(self, name: str) -> int:
-        """Return the one entry, 0."""
-        if name != self._name:
+        """Return the entry of the image or of a partition."""
+        if name not in self._entries:
             raise UnknownNameError(f"no file {name!r} here")
-        return 0
+        return self._entries[name]
 
     def name(self, entry: int) -> str:
-        """Return the name of the image."""
-        return self._name
+        """Return the name of an entry."""
+        return self._names[entry]
 
     def key(self, entry: int) -> int:
         """Return the entry, which is its own key."""
@@ -73,23 +88,25 @@ class DiskView:
         return key
 
     def entries(self) -> Sequence[int]:
-        """Return the one entry."""
-        return (0,)
+        """Return the image and the partitions in order."""
+        return tuple(sorted(self._spans))
 
     def known_size(self, entry: int) -> int:
-        """Return the size of the image, in bytes."""
-        return self._bundle.size
+        """Return the size of an entry, in bytes."""
+        return self._spans[entry].length
 
     def when_read(self, entry: int, offset: int, length: int) -> Future[memoryview]:
-        """Read bytes of the image on a thread of the view."""
+        """Read bytes of an entry on a thread of the view."""
         reading = self._threads.submit(partial(self.read, entry, offset, length))
         return self._promises.promise(reading)
 
     def read(self, entry: int, offset: int, length: int) -> memoryview:
-        """Return bytes of the image."""
+        """Return bytes of an entry."""
+        span = self._spans[entry]
+        wanted = Span(offset, offset + length).clip(Span(0, span.length)).shift(span.start)
         try:
             with asking_storage():
-                return memoryview(self._bundle.read(offset, length))
+                return memoryview(self._bundle.read(wanted.start, wanted.length))
         except BundleError as error:
             self._tell(error)
             raise

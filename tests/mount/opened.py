@@ -16,7 +16,7 @@ BY_POINTS = "by access points"
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A live mount: the folder, the one file in it, the log, and the daemon's process id."""
+    """A live mount: the folder, the image in it, the log, and the daemon's process id."""
 
     path: Path
     disk: Path
@@ -55,7 +55,7 @@ def opened(
     log = mountpoint.with_suffix(".log")
     try:
         bundlefs("open", manifest, mountpoint, "--log-file", log, *options, env=env)
-        [disk] = mountpoint.iterdir()
+        [disk] = mountpoint.glob("*.img")
         mount = Opened(mountpoint, disk, log, int(read_status(mountpoint)["pid"]))
     except BaseException:
         detach(mountpoint)

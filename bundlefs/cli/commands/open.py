@@ -30,8 +30,9 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "open",
         help="show the image in a bundle, decrypted as it is read",
-        description="Show the image in a bundle at MOUNTPOINT as one read-only file, decrypted"
-        " and inflated as it is read, for losetup, mount -o ro,loop, fdisk -l and the like.",
+        description="Show the image in a bundle at MOUNTPOINT as a read-only file, and each of its"
+        " partitions as another, decrypted and inflated as they are read, for losetup, mount -o"
+        " ro,loop, fdisk -l and the like.",
         allow_abbrev=False,
     )
     add_bundle_arguments(parser)
