@@ -285,7 +285,6 @@ def test_what_argparse_refuses(words: list[str], wrong: str, image: Path, mountp
         (["mount"], "IMAGE, MOUNTPOINT"),
         (["mount", "disk"], "MOUNTPOINT"),
         (["umount"], "MOUNTPOINT"),
-        (["status"], "MOUNTPOINT"),
     ],
 )
 def test_missing_arguments(words: list[str], missing: str) -> None:
