@@ -45,6 +45,12 @@ def no_manifest(path: Path) -> str | None:
     return None
 
 
+def no_disk(head: bytes) -> str | None:
+    """Return what a file with this beginning is, if it is a file of keys or of bundlefs' own."""
+    marked = _marked(head, _OTHERS[:2])
+    return marked and f"is {marked}, no disk, bundle or mount"
+
+
 def _marked(head: bytes, marks: tuple[tuple[int, bytes, str], ...]) -> str | None:
     return next((what for at, mark, what in marks if head.startswith(mark, at)), None)
 

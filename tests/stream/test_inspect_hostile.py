@@ -197,6 +197,8 @@ def test_any_bytes_may_be_an_fstab(text: bytes) -> None:
         ("folder", "has no manifest"),
         ("empty", "is empty"),
         ("zip", "zip archive"),
+        ("key", "is a key or certificate, no disk, bundle or mount"),
+        ("state", "is a state file of bundlefs, no disk"),
         ("fifo", "is a FIFO"),
         ("xml", "cannot be used"),
         ("gzip", "gzip"),
@@ -208,6 +210,8 @@ def test_what_cannot_be_read(
 ) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty").touch()
+    (tmp_path / "key").write_text("-----BEGIN PRIVATE KEY-----\n")
+    (tmp_path / "state").write_text("bundlefs-state 5\n")
     (tmp_path / "zip").write_bytes(b"PK\x05\x06" + bytes(18))
     (tmp_path / "xml").write_text("<manifest><version>1</version></manifest>")
     (tmp_path / "gzip").write_bytes(b"\x1f\x8b\x08" + bytes(20))

@@ -17,6 +17,7 @@ from bundlefs.cli import inspected
 from bundlefs.cli.common import Subparsers
 from bundlefs.cli.given import load_keys
 from bundlefs.cli.inspected_text import described
+from bundlefs.cli.kinds import no_disk
 from bundlefs.cli.options import typed
 from bundlefs.cli.options.keys import OpeningKeyOptions, add_opening_key_options
 from bundlefs.cli.streams import show
@@ -111,6 +112,8 @@ def _manifests(path: Path) -> list[Path]:
         return []  # whoever opens it as a disk says what is wrong
     if manifest := foreign.bundle_of(path):
         return [manifest]
+    if what := no_disk(head):
+        raise ImageError(f"{path} {what}")
     return [path] if _is_xml(head) else []
 
 

@@ -206,6 +206,9 @@ class _Look:
         if disk.form in {form.value for form in unpack.PACKINGS}:
             disk.unknown.append(f"data and holes: a {disk.form} file does not tell of holes")
             return
+        if source.identity.is_block_device:
+            disk.unknown.append("data and holes: a block device does not tell of holes")
+            return
         with disk.trying("data and holes"):
             self._extents = source.extents()
             disk.data = sum(extent.length for extent in self._extents)

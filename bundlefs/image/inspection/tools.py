@@ -52,11 +52,8 @@ class Tools:
     ) -> None:
         self._size = size
         self._read = read
-        self._own = -1
-        if descriptor is None:
-            self._own = descriptor = os.memfd_create("disk", os.MFD_CLOEXEC)
-            os.ftruncate(self._own, size)
         self._descriptor = descriptor
+        self._own = -1
         self._copied = 0
         self._ends = time.monotonic() + _ALL_SECONDS
 
@@ -111,6 +108,7 @@ class Tools:
 
     def _bring(self, start: int, size: int) -> None:
         """Copy both ends of a part of the disk to where the tools look, but for zeros."""
+        own = self._file()
         if self._own < 0:
             return
         stop = min(start + size, self._size)
@@ -123,7 +121,18 @@ class Tools:
                     self._copied += len(data)
                     if self._copied > _MOST_COPIED:
                         raise ToolError("too many partitions were looked at")
-                    write_all(self._own, memoryview(data), at)
+                    write_all(own, memoryview(data), at)
+
+    def _file(self) -> int:
+        """Return what the tools read: the disk itself, or the file in memory, made by now."""
+        if self._descriptor is None:
+            try:
+                self._own = os.memfd_create("disk", os.MFD_CLOEXEC)
+                os.ftruncate(self._own, self._size)
+            except OSError as error:
+                raise ToolError(f"no file of {self._size} bytes: {error.strerror}") from error
+            self._descriptor = self._own
+        return self._descriptor
 
     def _run(self, tool: str, words: list[str]) -> tuple[int, bytes]:
         path = shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/sbin")
@@ -132,12 +141,13 @@ class Tools:
         left = min(_SECONDS, self._ends - time.monotonic())
         if left <= 0:
             raise ToolError(f"there was no time left for {tool}")
+        descriptor = self._file()
         process = subprocess.Popen(  # noqa: S603  # no shell, and no text of the user's or the image's
-            [path, *words, f"/proc/self/fd/{self._descriptor}"],
+            [path, *words, f"/proc/self/fd/{descriptor}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            pass_fds=[self._descriptor],
+            pass_fds=[descriptor],
             env={"LC_ALL": "C", "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")},
             # So that whatever it starts ends with it.
             start_new_session=True,
