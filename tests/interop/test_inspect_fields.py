@@ -19,7 +19,7 @@ LISTED = set(re.findall(r"`(?:[a-z_]+\.)?([a-z_0-9]+)(?:\[\])?`", FIELDS))
 VALUES = {
     *("bundlefs", "disk", "bundle", "mount", "warning", "note", "hvm", "paravirtual", "holds"),
     *("bad", "missing", "unchecked", "raw", "gzip", "bzip2", "xz", "zstd", "qcow2", "vmdk", "vdi"),
-    *("opened", "images"),
+    *("opened", "images", "vhd", "vhdx", "ova"),
 }
 """What stands in the same quotes and is a value."""
 

@@ -127,7 +127,8 @@ def look(path: Path) -> Disk:
     """
     with ExitStack() as stack:
         file = stack.enter_context(Image.open(path))
-        form = forms.of(file.peek(0, forms.HEAD_SIZE))
+        tail = file.peek(max(file.size - forms.HEAD_SIZE, 0), forms.HEAD_SIZE)
+        form = forms.of(file.peek(0, forms.HEAD_SIZE), tail)
         disk = Disk(form.value, file.size)
         source = _opened(file, form, path)
         stack.callback(source.close)
@@ -137,8 +138,7 @@ def look(path: Path) -> Disk:
 
 def _opened(file: Image, form: Form, path: Path) -> Source:
     """Open the image; one that would have to be unpacked first is known by its beginning."""
-    from_start_alone = form in unpack.PACKINGS and form is not Form.GZIP
-    if not from_start_alone or file.identity.is_block_device:
+    if form not in forms.UNPACKED or file.identity.is_block_device:
         return open_source(path)
     return Beginning(file, form)
 

@@ -31,7 +31,7 @@ from bundlefs.image.source import Source
 LEVELS = (1, 6, 9)
 
 _PROBES, _PROBE = 2048, 4096
-_BLOCKS, _FEWEST = 96, 8
+_BLOCKS, _FEWEST = 160, 8
 _OF_THOSE, _PIECES = 24, 12
 _EXACT = 4
 """Blocks of an image so small that it is compressed whole at level 9."""
