@@ -40,7 +40,6 @@ from typing import Any
 import pyfuse3
 import trio
 
-from bundlefs.base.errors import ClosedError
 from bundlefs.base.futures import DONE
 from bundlefs.base.memory import available_memory
 from bundlefs.base.spans import Span
@@ -171,9 +170,11 @@ class PageCache:
         with self._lock:
             self._waiting.append((place, entry))
             if len(self._waiting) == 1:
-                # The mount may be at its end.
-                with suppress(ClosedError):
+                # The mount may be at its end, or the system out of threads.
+                try:
                     self._given = self._threads.submit(self._give_all)
+                except RuntimeError:
+                    self._waiting.clear()
 
     def _made(self, place: _Place, entry: object) -> None:
         """Have a part given, and hold up the pass while it is too far ahead of that.
