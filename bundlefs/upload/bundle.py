@@ -37,7 +37,9 @@ def read_bundle(folder: Path, parts: Mapping[str, int] | None = None) -> Bundle:
     names = sorted({path.name for path in folder.iterdir()} | set(parts or ()))
     manifests = [name for name in names if name.endswith(".manifest.xml")]
     if not manifests:
-        raise UploadError(f"{folder} has no manifest; give a mount of bundlefs or a bundle")
+        raise UploadError(
+            f"{folder} has no manifest; give a mount of bundlefs, a bundle or an image"
+        )
     found: dict[str, int] = {}
     architecture = ""
     for manifest in manifests:

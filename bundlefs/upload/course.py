@@ -144,9 +144,14 @@ class Course:
     def _worth_it(self) -> bool:
         if not self._ready:
             return False
-        more = self._under_way or self._made < self._asked or self._room
-        first = not (self._arrived or self._under_way)
-        return len(self._ready) >= self._least or first or not more
+        # No more come before something has arrived.
+        settled = self._made >= self._asked and not self._room
+        early = not self._arrived and settled
+        return len(self._ready) >= self._least or early or not (self._under_way or self._coming)
+
+    @property
+    def _coming(self) -> bool:
+        return bool(self._arrived) and (self._made < self._asked or self._room)
 
     def sent(self, parts: list[Part]) -> None:
         """Tell that parts have arrived."""

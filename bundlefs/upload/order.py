@@ -44,16 +44,16 @@ def upload(tool: Tool, feed: AbstractContextManager[Feed], work: Path, wanted: W
     """
     if not wanted.no_check:
         tool.check()
-    with feed as parts:
+    # It starts while the mount does, and ends before that, whose files it has open.
+    with closing(tool.sender(work)) as sender, feed as parts, closing(sender):
         manifests = to_register(parts.manifests, wanted)
         tell(f"bundlefs-upload: sending to {wanted.dest} by {tool.name}")
-        with closing(tool.sender(work)) as sender:
-            _send(parts, sender, Progress(quiet=wanted.quiet))
-            bundle = parts.bundle()
-            if bundle.index:
-                sender.send([bundle.folder / name for name in bundle.index])
-            compare(bundle, tool.sizes())
-            sender.send([bundle.folder / name for name in bundle.manifests])
+        _send(parts, sender, Progress(quiet=wanted.quiet))
+        bundle = parts.bundle()
+        if bundle.index:
+            sender.send([bundle.folder / name for name in bundle.index])
+        compare(bundle, tool.sizes())
+        sender.send([bundle.folder / name for name in bundle.manifests])
         commands = [registering(bundle, manifest, wanted) for manifest in manifests]
     return [_registered(words, wanted) for words in commands]
 

@@ -74,13 +74,14 @@ class _Process:
     def __init__(self, tool: Rclone, work: Path) -> None:
         self._tool = tool
         # The path of a socket has at most 107 bytes, and that of a folder may have more [unix(7)].
-        self._folder = os.open(work, os.O_PATH | os.O_DIRECTORY)
-        self._socket = Path(f"/proc/self/fd/{self._folder}/rclone")
+        folder = os.open(work, os.O_PATH | os.O_DIRECTORY)
+        self._folder: int | None = folder
+        self._socket = Path(f"/proc/self/fd/{folder}/rclone")
         self.slots = _setting("RCLONE_TRANSFERS", _TRANSFERS)
         self._attempts = _setting("RCLONE_RETRIES", _RETRIES)
         words = ["rclone", "rcd", "--rc-no-auth", "--rc-addr", f"unix://{self._socket}"]
         words += ["--log-level", "ERROR", *tool.options]
-        self._child = Child(words, _heard, environment=_environment(), keeps=(self._folder,))
+        self._child = Child(words, _heard, environment=_environment(), keeps=(folder,))
         try:
             self._await_start()
         except BaseException:
@@ -153,7 +154,9 @@ class _Process:
 
     def close(self) -> None:
         self._child.end()
-        os.close(self._folder)
+        if self._folder is not None:
+            os.close(self._folder)
+        self._folder = None
 
 
 class _Connection(http.client.HTTPConnection):

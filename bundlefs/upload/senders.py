@@ -42,7 +42,7 @@ class Sender(Protocol):
         """
 
     def close(self) -> None:
-        """End what was started; whoever is in `send` gets an error."""
+        """End what was started; whoever is in `send` gets an error. Again does nothing."""
 
 
 class Sending(Protocol):

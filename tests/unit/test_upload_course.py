@@ -53,6 +53,15 @@ def test_one_at_a_time_or_all_that_have_gathered() -> None:
     assert len(many.take()) == 3
 
 
+def test_a_second_one_starts_before_the_first_has_arrived() -> None:
+    course = Course(8, 3, least=10)
+    asked(course, 3)
+    made(course, 1)
+    assert course.take() == [part(0)]
+    made(course, 2)
+    assert len(course.take()) == 2
+
+
 def test_what_fills_the_room_is_taken_though_it_is_few() -> None:
     """Nobody asks for more before something has arrived."""
     course = Course(2, 2, least=10)
