@@ -212,6 +212,30 @@ def test_a_small_image_that_is_read_from_its_start_is_known_whole(tmp_path: Path
     assert len(found["estimates"]) == 3
 
 
+def test_what_an_earlier_use_has_left_behind_is_not_what_is_there(
+    kinds: dict[str, Path], tmp_path: Path
+) -> None:
+    path = disk(tmp_path / "image", [("83", root(tmp_path))], "dos")
+    with kinds["btrfs"].open("rb") as old, path.open("r+b") as file:
+        old.seek(64 << 10)
+        file.seek(64 << 10)
+        file.write(old.read(4096))
+    found = inspected(with_code(path))["disk"]
+    assert found["content"] is None
+    assert found["virtualization"] == "hvm"
+    # And a file system whose boot sector has code where a table would be.
+    (tmp_path / "other").mkdir()
+    path = root(tmp_path / "other")
+    with path.open("r+b") as file:
+        file.seek(446)
+        file.write(
+            struct.pack("<B3xB3xIIB3xB3xII", 0, 1, 9, 99, 0, 2, 50, 99) + bytes(32) + b"\x55\xaa"
+        )
+    found = inspected(path)["disk"]
+    assert found["table"] is None
+    assert found["content"]["kind"] == "ext4"
+
+
 def test_an_iso_that_is_a_disk_too(kinds: dict[str, Path], tmp_path: Path) -> None:
     """As isohybrid makes them: a partition from the first sector on, another one in it."""
     path = tmp_path / "image"

@@ -14,12 +14,14 @@ from typing import Any
 
 from bundlefs.base.errors import BundleError, ImageError, MountError
 from bundlefs.cli import inspected
+from bundlefs.cli.bars import waits_shown
 from bundlefs.cli.common import Subparsers
 from bundlefs.cli.given import load_keys
 from bundlefs.cli.inspected_text import described
 from bundlefs.cli.kinds import no_disk
 from bundlefs.cli.options import typed
 from bundlefs.cli.options.keys import OpeningKeyOptions, add_opening_key_options
+from bundlefs.cli.options.logs import add_quiet
 from bundlefs.cli.streams import show
 from bundlefs.fuse.mountpoint import CONTROL_NAME, FS_TYPE, find_mount, read_status
 from bundlefs.image import foreign, forms
@@ -37,6 +39,7 @@ class _Options:
     parts: Path | None
     keys: OpeningKeyOptions
     json: bool
+    quiet: bool
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -58,13 +61,16 @@ def add_parser(commands: Subparsers) -> None:
         help="folder of a bundle's parts (default: the manifest's)",
     )
     add_opening_key_options(parser)
+    add_quiet(parser.add_argument)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Look, and print what was found."""
     options = typed(_Options, arguments)
-    document = _document(options, load_keys(options.keys))
+    keys = load_keys(options.keys)
+    with waits_shown(quiet=options.quiet):
+        document = _document(options, keys)
     if options.json:
         print(json.dumps(document, indent=1))
     else:

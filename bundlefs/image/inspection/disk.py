@@ -227,9 +227,12 @@ class _Look:
         with Tools(self._window.size, self._deep.peek, own) as tools:
             probe = _Probe(disk, self._window, tools)
             over_all = probe.system(0, self._window.size, "the disk")
-            if disk.table and disk.table.doubtful and over_all:
-                # What stands there is its boot sector, but for media that are both.
-                disk.table = disk.table if over_all.kind in _ON_A_DISK else None
+            if disk.table and over_all and over_all.kind not in _ON_A_DISK:
+                # One of them is what an earlier use has left behind, or a boot sector's code.
+                if disk.table.doubtful:
+                    disk.table = None
+                else:
+                    over_all = None
             self._other_table(probe.table, tools)
             partitions = disk.table.partitions if disk.table else ()
             if over_all or not partitions:

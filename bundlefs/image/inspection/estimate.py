@@ -19,9 +19,10 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from bundlefs.base.progress import Wait
 from bundlefs.base.spans import Span, ceil_div
 from bundlefs.base.workers import default_jobs
 from bundlefs.codec.deflate import BLOCK_SIZE, GZIP_HEADER, codec_for, gzip_trailer
@@ -103,8 +104,11 @@ def estimate(image: Source, extents: Sequence[Span]) -> tuple[Estimate, ...]:
         BundlefsError: the image was changed, or does not unpack.
         OSError: a read failed.
     """
-    stream = Stream(image, layout("image", image.size, _MTIME, extents))
-    samples = _sampled(stream)
+    laid_out = layout("image", image.size, _MTIME, extents)
+    # A gzip file is unpacked once more on the way, which may take long.
+    with Wait(str(image.path), "taking samples", laid_out.size) as wait:
+        stream = Stream(image, laid_out, wait.reached)
+        samples = _sampled(stream)
     for sample in samples:
         sample.compress(1)
     start = time.thread_time()
@@ -137,14 +141,19 @@ def _sealed(deflated: int) -> int:
 class Stream:
     """The blocks of the tar stream that the bundle will have."""
 
-    def __init__(self, image: Source, laid_out: TarLayout) -> None:
+    def __init__(
+        self, image: Source, laid_out: TarLayout, reached: Callable[[int], None] | None = None
+    ) -> None:
         self._image = image
         self._layout = laid_out
+        self._reached = reached
         self.blocks = ceil_div(laid_out.size, BLOCK_SIZE)
 
     def read(self, number: int, start: int = 0, length: int | None = None) -> bytes:
         """Return a block, or some bytes of it."""
         at = number * BLOCK_SIZE + start
+        if self._reached:
+            self._reached(at)
         pieces = []
         for piece in self._layout.pieces(Span(at, at + (length or BLOCK_SIZE))):
             if isinstance(piece, FromImage):

@@ -30,11 +30,6 @@ class Boot:
     marked: bool
 
     @property
-    def by_bios(self) -> bool:
-        """Whether a BIOS finds something to run."""
-        return self.code
-
-    @property
     def at_all(self) -> bool:
         """Whether anything does."""
         return self.code or self.efi
