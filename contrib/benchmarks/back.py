@@ -73,7 +73,7 @@ class Back:
         command += [str(self._manifest), str(mountpoint)]
         os.environ.update(self._environment)
         with Daemon(command, lambda: os.path.ismount(mountpoint)):
-            (path,) = mountpoint.iterdir()
+            path = mountpoint / f"{read_manifest(self._manifest).file_stem}.img"
             file = os.open(path, os.O_RDONLY)
             try:
                 # The kernel's read-ahead would read what nobody asked for.

@@ -15,7 +15,7 @@ from typing import Self
 
 import others
 from measure import Cost, shell
-from mounts import mounted
+from mounts import ACCOUNT, mounted
 
 TOOLS = {
     "rclone copy": "rclone copy -q {source} bench:{place}",
@@ -24,6 +24,12 @@ TOOLS = {
     "bundlefs-upload, aws-cli": "bundlefs-upload --no-check {source} s3://{place}",
 }
 """What copies a folder, and how."""
+_OF_IMAGE = f" --no-size-limit --state none --account {ACCOUNT}"
+IMAGE_TOOLS = {
+    "bundlefs-upload IMAGE, rclone": TOOLS["bundlefs-upload, rclone"] + _OF_IMAGE,
+    "bundlefs-upload IMAGE, aws-cli": TOOLS["bundlefs-upload, aws-cli"] + _OF_IMAGE,
+}
+"""What bundles an image and uploads it by one command."""
 _QUIETLY = "{} >said 2>&1 || {{ cat said >&2; exit 1; }}"
 
 
@@ -93,11 +99,12 @@ class S3:
             **{f"RCLONE_CONFIG_BENCH_{name}": value for name, value in remote.items()},
         }
 
-    def copy(self, folder: Path, tool: str = "rclone copy") -> Cost:
-        """Copy a folder into the bucket by one of `TOOLS`; `size` is that of what has arrived."""
+    def copy(self, source: Path, tool: str = "rclone copy") -> Cost:
+        """Copy a folder, or an image, into the bucket; `size` is that of the parts that arrived."""
         # A place of its own: the server remembers for minutes what it has had under a name.
         place = f"bucket/{next(self._copies)}"
-        script = TOOLS[tool].format(source=shlex.quote(str(folder)), place=place)
+        command = (TOOLS | IMAGE_TOOLS)[tool]
+        script = command.format(source=shlex.quote(str(source)), place=place)
         cost = shell(_QUIETLY.format(script), self._folder, self._environment)
         size = sum(path.stat().st_size for path in (self._folder / place).glob("*.part.*"))
         shutil.rmtree(self._folder / place)

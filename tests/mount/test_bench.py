@@ -38,7 +38,8 @@ def test_the_benchmark_runs_in_small(tmp_path: Path) -> None:
     assert any("Start-up" in title for title in found["tables"])
     uploads = next(table for title, table in found["tables"].items() if "into a bucket" in title)
     blocks = [row["blocks made of needed"] for row in uploads]
-    assert blocks == ["", "1.000", "1.000", "1.000", "1.000"], "each was made once, and all were"
+    # Nobody can ask the mount of those that take an image.
+    assert blocks == ["", *["1.000"] * 4, "", ""], "each was made once, and all were"
     told = re.findall(
         r"^\[ *\d+:\d\d\] scenario (\d+) of (\d+): ([a-z-]+)$", done.stderr, re.MULTILINE
     )
