@@ -58,7 +58,7 @@ def _marked(head: bytes, marks: tuple[tuple[int, bytes, str], ...]) -> str | Non
 def _image(head: bytes) -> str | None:
     form = forms.of(head[: forms.HEAD_SIZE])
     if form is not forms.Form.RAW:
-        return f"a {form.value} file"
+        return f"{'an' if form is forms.Form.OVA else 'a'} {form.value} file"
     if head and not any(head):
         return "a disk image, or at least begins with zeros"
     return _marked(head, _DISKS)

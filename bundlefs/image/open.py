@@ -37,7 +37,7 @@ from bundlefs.image.inside import Content, InsideImage
 from bundlefs.image.raw import Image
 from bundlefs.image.source import Source
 
-__all__ = ["load_readers", "open_source", "require_raw"]
+__all__ = ["load_readers", "open_source", "require_raw", "tail_of"]
 
 
 def open_source(  # noqa: PLR0913  # all but one have defaults, and are named
@@ -105,7 +105,7 @@ def _form(file: Image, wanted: Form | None) -> Form:
         # Not by `read`, which counts what is bundled.
         with Storage.of(file.path).asked():
             head = os.pread(file.fileno(), forms.HEAD_SIZE, 0)
-            tail = _tail(file)
+            tail = tail_of(file)
     except OSError as error:
         raise ImageError(f"cannot read image {file.path}: {error.strerror}") from error
     if found := foreign.find(head, tail):
@@ -119,7 +119,7 @@ def _form(file: Image, wanted: Form | None) -> Form:
     return form
 
 
-def _tail(file: Image) -> bytes:
+def tail_of(file: Image) -> bytes:
     """Return the end of a file, or nothing where the disk has a fault: its reader hears of that."""
     with suppress(OSError):
         return os.pread(file.fileno(), foreign.TAIL_SIZE, max(file.size - foreign.TAIL_SIZE, 0))

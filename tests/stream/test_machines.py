@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from bundlefs.base.errors import ImageError
+from bundlefs.image.inspection.disk import look
 from bundlefs.image.open import open_source
 from tests.mount.commands import attempt
 from tests.support import images, sources
@@ -105,6 +106,13 @@ def test_the_largest_geometry_says_nothing(kind: str, raw: Path, path: Path) -> 
     vhd.set(28, b"vpc ")
     vhd.set(56, struct.pack(">HBB", 65535, 16, 255))
     assert content(path) == by_qemu(path) == raw.read_bytes()
+
+
+def test_a_fixed_vhd_is_inspected_as_such(raw: Path, path: Path) -> None:
+    """Nothing at its start tells what it is."""
+    sources.qemu("vpc", "-o", "subformat=fixed,force_size=on")(raw, path)
+    found = look(path)
+    assert (found.form, found.size) == ("vhd", SIZE)
 
 
 @kinds

@@ -27,7 +27,7 @@ from bundlefs.image.look.fstab import LONGEST
 from bundlefs.image.look.partitions import Partition, Table, partition_table
 from bundlefs.image.look.superblocks import System
 from bundlefs.image.look.window import Budget, UnreadableError, Window
-from bundlefs.image.open import open_source
+from bundlefs.image.open import open_source, tail_of
 from bundlefs.image.raw import Image
 from bundlefs.image.source import Source
 
@@ -127,8 +127,7 @@ def look(path: Path) -> Disk:
     """
     with ExitStack() as stack:
         file = stack.enter_context(Image.open(path))
-        tail = file.peek(max(file.size - forms.HEAD_SIZE, 0), forms.HEAD_SIZE)
-        form = forms.of(file.peek(0, forms.HEAD_SIZE), tail)
+        form = forms.of(file.peek(0, forms.HEAD_SIZE), tail_of(file))
         disk = Disk(form.value, file.size)
         source = _opened(file, form, path)
         stack.callback(source.close)
