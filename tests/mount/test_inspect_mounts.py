@@ -65,7 +65,7 @@ def test_an_opened_bundle_and_the_disk_in_it(tmp_path: Path, user_keys: KeyPair)
 
 def test_a_terminal_gets_a_table_of_80_columns(tmp_path: Path) -> None:
     path = images.random_image(tmp_path / ("long-name-" * 12), 1 << 20)
-    with terminal("inspect", path) as shown:
+    with terminal("inspect", "--quiet", path) as shown:
         assert shown.finish() == 0
     lines = shown.shown.replace("\r", "").splitlines()
     assert max(map(len, lines)) <= 80

@@ -159,7 +159,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return found
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_damage_is_never_more_than_not_seen(samples: dict[str, bytes], data: st.DataObject) -> None:
     content = bytearray(samples[data.draw(st.sampled_from(sorted(samples)))])
