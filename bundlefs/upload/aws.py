@@ -73,14 +73,16 @@ class Aws:
     def sender(self, work: Path) -> Sender:
         """Return what sends files; `work` is a folder for it alone."""
         listed = in_background(self.listed)
-        inner = Commands(self.wanted) if self.wanted.s5cmd else _Batches(self, work)
 
         def is_there(name: str, size: int, time_ns: int) -> bool:
             # As `aws s3 sync` compares them.
-            one = listed().get(name)
+            one = listed.result().get(name)
             return one is not None and one.size == size and time_ns <= one.written_ns
 
-        return Remaining(inner, is_there)
+        if self.wanted.s5cmd:
+            return Remaining(Commands(self.wanted), is_there)
+        # It compares by itself as well.
+        return Remaining(_Batches(self, work), is_there, listed.done)
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes of what is there."""

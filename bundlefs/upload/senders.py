@@ -66,10 +66,17 @@ class Remaining:
     Args:
         inner: sends it.
         is_there: as of a `Sender`.
+        known: tells whether `is_there` answers at once; where it does not, all is sent.
     """
 
-    def __init__(self, inner: Sending, is_there: Callable[[str, int, int], bool]) -> None:
+    def __init__(
+        self,
+        inner: Sending,
+        is_there: Callable[[str, int, int], bool],
+        known: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._inner = inner
+        self._known = known
         self.is_there = is_there
         self.slots = inner.slots
         self.least = inner.least
@@ -78,7 +85,7 @@ class Remaining:
 
     def send(self, paths: list[Path]) -> None:
         """Send what is missing among these."""
-        if missing := [path for path in paths if not self._has(path)]:
+        if missing := [path for path in paths if not (self._known() and self._has(path))]:
             self._inner.send(missing)
 
     def _has(self, path: Path) -> bool:
@@ -90,11 +97,11 @@ class Remaining:
         self._inner.close()
 
 
-def in_background(call: Callable[[], T]) -> Callable[[], T]:
-    """Begin a call, and return what waits for its result."""
+def in_background(call: Callable[[], T]) -> Future[T]:
+    """Begin a call, and return its result to come."""
     future: Future[T] = Future()
     start_abandonable(lambda: settle(future, call), "call")
-    return future.result
+    return future
 
 
 def start_sending(course: Course, sender: Sender) -> None:
