@@ -61,7 +61,8 @@ def _of_start(disk: Window, found: Table | None, *, paravirtual: bool) -> list[s
     if paravirtual:
         kernel = (
             f"has a partition table ({found.name}), and the bundle names a kernel: that is for a"
-            " paravirtual machine, which takes a bare file system; leave the kernel out for hvm"
+            " paravirtual machine, which takes a bare file system unless that kernel is PV-GRUB of"
+            " the kind hd00; leave the kernel out for hvm"
         )
         return [kernel]
     if boot(disk, found).at_all:
