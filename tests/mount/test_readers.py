@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import KeyPair
+from tests.mount.commands import eventually
 from tests.support import images, oracles
 from tests.support.mounts import Mount, mounted
 
@@ -168,7 +169,6 @@ def test_the_readers_do_reach_the_mount(image: Path, mountpoint: Path) -> None:
         for reader in readers:
             reader.read_until(partial(bool, reader.seen), parts)
             reader.seen.clear()
-        with reading(readers, parts):
-            time.sleep(SECONDS / 3)
         blocks = -(-mount.status()["tar_size"] // MIB)
-        assert mount.status()["blocks_compressed"] - before > blocks
+        with reading(readers, parts):
+            assert eventually(lambda: mount.status()["blocks_compressed"] - before > blocks, 60)
