@@ -52,7 +52,10 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return images.text_image(tmp_path_factory.mktemp("slow") / "disk", 400 * MIB)
+    """Return an image that takes minutes at level 9; the same words again take as long."""
+    path = tmp_path_factory.mktemp("slow") / "disk"
+    path.write_bytes(images.text(16 * MIB) * 25)
+    return path
 
 
 @contextlib.contextmanager

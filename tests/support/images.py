@@ -44,7 +44,8 @@ def tuned_image(path: Path, random: int, size: int) -> Path:
 def text(size: int, seed: str = "text") -> bytes:
     """Return `size` bytes of words, which deflate to about a fifth."""
     picks = hashlib.shake_128(seed.encode()).digest(size // 5 + 1)
-    return b" ".join(WORDS[pick % len(WORDS)] for pick in picks)[:size].ljust(size, b".")
+    words = [WORDS[pick % len(WORDS)] for pick in range(256)]
+    return b" ".join([words[pick] for pick in picks])[:size].ljust(size, b".")
 
 
 def text_image(path: Path, size: int, seed: str = "text") -> Path:
