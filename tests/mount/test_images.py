@@ -518,8 +518,8 @@ def test_an_image_that_takes_long_to_open_holds_up_no_other(tmp_path: Path) -> N
         mounted(folder, tmp_path / "mnt", *OPTIONS, "--state", "none") as mount,
         subprocess.Popen(["ls", mount.path / "slow"], stderr=subprocess.PIPE, text=True) as listing,
     ):
-        assert eventually(lambda: phases(mount).get("slow") == "opening")
-        assert read_status(mount.path / "slow")["phase"] == "opening"
+        assert eventually(lambda: phases(mount).get("slow") == "unpacking")
+        assert read_status(mount.path / "slow")["phase"] == "unpacking"
         assert names(mount.path) == ["fast", "slow"]
         assert len(names(mount.path / "fast")) == 2
         os.kill(mount.pid, signal.SIGTERM)
