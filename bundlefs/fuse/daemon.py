@@ -45,9 +45,12 @@ def in_background(work: Callable[[Callable[[], None]], int]) -> int:
         # The helpers of the child do not get them either: some of those stay as long.
         os.set_inheritable(number, False)  # noqa: FBT003  # no other way to say it
     reader, writer = os.pipe()
+    # Python drops what a signal raises while it forks, and nobody would end the child right after.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.ENDING)
     if child := os.fork():
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe, _ended_with_us(child):
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if pipe.read(1):
                 if signals.is_program():
                     # The mount is there: nothing may change the exit code any more.
@@ -57,6 +60,7 @@ def in_background(work: Callable[[Callable[[], None]], int]) -> int:
     os.close(reader)
     code = 1
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         code = work(lambda: _let_go(writer, left_open))
     finally:
         # The parent does its own clean-up (buffers, atexit): it must not be done twice.

@@ -68,9 +68,16 @@ class _Listing:
 
 
 class Operations(pyfuse3.Operations):
-    """The handlers. `about` is added to the status: facts of the mount.
+    """The handlers.
 
-    `folder` is where the mount is, if the kernel is to keep finished parts in its page cache.
+    Attributes:
+        pages: gives finished parts to the kernel, until it is told to stop.
+
+    Args:
+        images: what is shown.
+        umask: of the process.
+        about: facts of the mount, which are added to the status.
+        folder: where the mount is, if the kernel is to keep finished parts in its page cache.
     """
 
     def __init__(
@@ -86,13 +93,9 @@ class Operations(pyfuse3.Operations):
         self._readers: dict[int, tuple[Inode, int]] = {}
         self._handles = 0
         self._names: dict[int, str] = {}
-        self._pages = PageCache(folder, self._untold.discard)
+        self.pages = PageCache(folder, self._untold.discard)
         if view := images.view(0):
-            self._pages.watch(0, "", view)
-
-    def stop(self) -> None:
-        """Ask nothing more of the kernel."""
-        self._pages.stop()
+            self.pages.watch(0, "", view)
 
     # Views and entries
 
@@ -103,7 +106,7 @@ class Operations(pyfuse3.Operations):
         try:
             await until(opened, asker)
             view = opened.result()
-            self._pages.watch(number, self._names.get(number, ""), view)
+            self.pages.watch(number, self._names.get(number, ""), view)
             yield view
         finally:
             self._images.release(number)
@@ -176,7 +179,7 @@ class Operations(pyfuse3.Operations):
         async with self._opened(asked.view, ctx.pid):
             view, entry = self._entry(asked)
             if (size := view.known_size(entry)) is None:
-                async with self._pages.pinned():
+                async with self.pages.pinned():
                     size = await size_of(view, entry, ctx.pid)
             return self._told(asked, size)
 
@@ -201,7 +204,7 @@ class Operations(pyfuse3.Operations):
 
     async def _entries(self, folder: Inode, asker: int) -> _Listing:
         """Return what is in the folder of a view, which is then kept open."""
-        async with self._pages.pinned(), self._opened(folder.view, asker) as view:
+        async with self.pages.pinned(), self._opened(folder.view, asker) as view:
             look_at(view)
             entries = await all_entries(view, asker)
             names = [(view.name(entry), folder.entry(view.key(entry))) for entry in entries]
@@ -251,19 +254,19 @@ class Operations(pyfuse3.Operations):
             self._opened_snapshots[handle] = opened.content
             # What one opening has for itself must not go through the cache that all share.
             return pyfuse3.FileInfo(fh=handle, direct_io=not opened.shared)
-        opening = self._pages.opening(asked)
+        opening = self.pages.opening(asked)
         try:
             await until(opening, ctx.pid)
             view = await self._prepared(asked, ctx.pid)
         except BaseException:
-            self._pages.closed(asked)
+            self.pages.closed(asked)
             raise
         # What a bundle had before it failed is not served either.
         return pyfuse3.FileInfo(fh=self._reader(asked, ctx), keep_cache=not has_failed(view))
 
     async def _prepared(self, inode: Inode, asker: int) -> View[Any]:
         """Return the view of an entry that may be read now, and keep it open."""
-        async with self._pages.pinned(), self._opened(inode.view, asker):
+        async with self.pages.pinned(), self._opened(inode.view, asker):
             view, _ = self._entry(inode)
             # The kernel gives what it remembers of a file without asking again.
             await require_unchanged(view, asker)
@@ -296,7 +299,7 @@ class Operations(pyfuse3.Operations):
         inode, asker = self._readers[fh]
         if (content := self._opened_snapshots.get(fh)) is not None:
             return content[off : off + size]
-        self._pages.asked(inode)
+        self.pages.asked(inode)
         view, entry = self._entry(inode)
         return await bytes_of(view, entry, off, size, asker)
 
@@ -305,7 +308,7 @@ class Operations(pyfuse3.Operations):
         """Note that there is one reader less."""
         inode, _ = self._readers.pop(fh)
         if self._opened_snapshots.pop(fh, None) is None:
-            self._pages.closed(inode)
+            self.pages.closed(inode)
             self._images.release(inode.view)
 
     # The rest

@@ -78,7 +78,7 @@ def serve(
             trio.run(_run, images, session, ready, tick, held)
         finally:
             # Not later: pyfuse3 lets go of what that asks.
-            operations.stop()
+            operations.pages.stop()
 
 
 def _for_the_table(source: str) -> str:

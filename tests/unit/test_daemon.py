@@ -1,5 +1,6 @@
 """What the parent of a child in the background says, however the child ends."""
 
+import signal
 import subprocess
 import sys
 
@@ -42,3 +43,37 @@ def test_what_the_parent_says(work: str, code: int, said: list[str]) -> None:
     )
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.splitlines() == ["working", *said]
+
+
+FORKING = """
+import os, signal, sys, time
+from bundlefs.base import signals
+from bundlefs.cli.common import reported
+from bundlefs.fuse.daemon import in_background
+
+def work(ready):
+    print("working", file=sys.stderr)
+    time.sleep(60)
+    return 0
+
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))
+def run():
+    with signals.raised():
+        return in_background(work)
+
+sys.exit(reported(run))
+"""
+
+
+def test_a_signal_while_it_forks_is_heard_and_the_child_is_gone() -> None:
+    # Its stderr is the child's too: it ends when both have.
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in done.stderr
