@@ -8,11 +8,12 @@ number of errors raised since the last mending.
 """
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable
 from types import CellType
-from typing import Any
+from typing import IO, Any
 
 import pyfuse3
 
@@ -112,15 +113,20 @@ class Faults:
         self._mend.append(lambda: setattr(cell, "cell_contents", original))
 
 
-def listen() -> None:
-    """Obey stdin, line by line."""
+def listen(orders: IO[str], answers: IO[str]) -> None:
+    """Obey line by line."""
     faults = Faults()
-    for line in sys.stdin:
-        print(faults.obey(json.loads(line)), flush=True)  # noqa: T201 - the protocol
+    for line in orders:
+        print(faults.obey(json.loads(line)), file=answers, flush=True)
+
+
+def own(descriptor: int, mode: str) -> IO[str]:
+    """Give a descriptor another number: while FUSE mounts, 0 and 1 are other files."""
+    return open(os.dup(descriptor), mode)  # noqa: PTH123  # no path; for the process's life
 
 
 if __name__ == "__main__":
     # Who shows progress asks for the status too: faults are for the handlers alone.
     bundlefs.fuse.session._TICK_SECONDS = 3600  # noqa: SLF001
-    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=listen, args=(own(0, "r"), own(1, "w")), daemon=True).start()
     sys.exit(main(["mount", "-f", *sys.argv[1:]]))
