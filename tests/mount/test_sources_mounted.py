@@ -132,6 +132,8 @@ def test_without_a_state_nothing_of_the_image_is_kept(
 def killed(image: Path, mountpoint: Path) -> Iterator[int]:
     """Mount, kill the mount's process, and give its child's id."""
     with foreground(*OPTIONS, image, mountpoint) as process:
+        # For an instant there may be one that sets the kernel's knobs.
+        assert eventually(lambda: len(children(process.pid)) == 1)
         [server] = children(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -150,6 +152,7 @@ def test_the_server_dies_under_a_mount(make: Callable[[str], Path], tmp_path: Pa
     """Its end is the disk's end: an error for good, and the mount ends as any other."""
     image = make("qcow2")
     with mounted(image, tmp_path / "mnt", *OPTIONS, "--log-file", tmp_path / "log") as mount:
+        assert eventually(lambda: len(children(mount.pid)) == 1)
         [server] = children(mount.pid)
         os.kill(server, signal.SIGKILL)
         with pytest.raises(OSError, match=r"Input/output error|Broken pipe"):
