@@ -1,13 +1,13 @@
 """Fixtures that more than one tier uses. Nothing is made before a test asks for it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis
 import pytest
 
-from tests.support.tools import run
+from tests.support.bundles import Workshop
+from tests.support.keys import KeyPair, make_key_pair
 
 # A busy machine is slow at any moment, and no test is wrong for that.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -28,27 +28,6 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state-home"))
 
 
-@dataclass(frozen=True, slots=True)
-class KeyPair:
-    """Paths of one RSA-2048 key in PEM: private, public, and a certificate of it."""
-
-    private: Path
-    public: Path
-    certificate: Path
-
-
-def make_key_pair(folder: Path, name: str) -> KeyPair:
-    """Make a key pair and a certificate of it."""
-    pair = KeyPair(*(folder / f"{name}.{kind}.pem" for kind in ("private", "public", "cert")))
-    rsa = ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]
-    run(["openssl", "genpkey", "-quiet", *rsa, "-out", pair.private])
-    pair.private.chmod(0o600)
-    run(["openssl", "pkey", "-in", pair.private, "-pubout", "-out", pair.public])
-    request = ["openssl", "req", "-new", "-x509", "-subj", f"/CN={name}", "-days", "1"]
-    run([*request, "-key", pair.private, "-out", pair.certificate])
-    return pair
-
-
 @pytest.fixture(scope="session")
 def user_keys(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
     """The user's own key: signs, and opens the user's copy of the secrets."""
@@ -59,6 +38,14 @@ def user_keys(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
 def region_keys(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
     """A region whose private key we hold, unlike EC2's: opens the EC2 copy of the secrets."""
     return make_key_pair(tmp_path_factory.mktemp("region"), "region")
+
+
+@pytest.fixture(scope="module")
+def workshop(
+    tmp_path_factory: pytest.TempPathFactory, user_keys: KeyPair, region_keys: KeyPair
+) -> Workshop:
+    """Where bundles are made, by any tool, for the tests of a module."""
+    return Workshop(tmp_path_factory.mktemp("workshop"), user_keys, region_keys)
 
 
 @pytest.fixture

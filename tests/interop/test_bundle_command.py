@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from bundlefs.state.sealed_index import index_size
-from tests.conftest import KeyPair
 from tests.interop.back import done, leftovers, refused, report, the_line, within
 from tests.mount.commands import AS_USER, ROOT, users_folder
 from tests.support import images, oracles
+from tests.support.keys import KeyPair
 from tests.support.mounts import BUNDLEFS, COMMAND_SECONDS, detach, mounted, settings
 from tests.support.tools import ACCOUNT, run
 

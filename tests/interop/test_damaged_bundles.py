@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.interop.back import MIB, leftovers, peak_memory, refused, report, within
 from tests.mount.commands import attempt
 from tests.support import bundles, images
 from tests.support.bundles import Bundler, Made, Stages, Workshop
+from tests.support.keys import KeyPair
 from tests.support.tools import run
 
 PART = MIB

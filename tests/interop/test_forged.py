@@ -14,24 +14,17 @@ import pytest
 
 from bundlefs import open_bundle
 from bundlefs.base.errors import SignatureError
-from tests.conftest import KeyPair
 from tests.interop.back import done, leftovers, refused
 from tests.mount.commands import attempt, refusal
 from tests.mount.opened import opened
 from tests.support import bundles, images, oracles
 from tests.support.bundles import BUNDLERS, Made, Workshop
+from tests.support.keys import KeyPair
 from tests.support.mounts import BUNDLEFS, detach
 
 MIB = 1 << 20
 OPTION = "--ignore-signature"
 MOUNT_BUNDLEFS = (sys.executable, "-c", "import sys, bundlefs.cli.mount8 as m; sys.exit(m.main())")
-
-
-@pytest.fixture(scope="module")
-def workshop(
-    tmp_path_factory: pytest.TempPathFactory, user_keys: KeyPair, region_keys: KeyPair
-) -> Workshop:
-    return Workshop(tmp_path_factory.mktemp("workshop"), user_keys, region_keys)
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from bundlefs.cli import main
-from tests.conftest import KeyPair
 from tests.stream.inspecting import codes, inspected, output, remark
 from tests.support import bundles
 from tests.support.bundles import BUNDLERS, KEY, Made, Workshop
+from tests.support.keys import KeyPair
 from tests.support.tools import ACCOUNT
 
 TARS = {
@@ -22,13 +22,6 @@ TARS = {
     "pax, sparse 0.0": ("pax", True),
     "tarfile, PAX": ("pax", False),
 }
-
-
-@pytest.fixture(scope="module")
-def workshop(
-    tmp_path_factory: pytest.TempPathFactory, user_keys: KeyPair, region_keys: KeyPair
-) -> Workshop:
-    return Workshop(tmp_path_factory.mktemp("workshop"), user_keys, region_keys)
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.stream.inspecting import inspected, output
 from tests.support import bundles
 from tests.support.bundles import BUNDLERS, Workshop
 from tests.support.documents import CONTRIB
+from tests.support.keys import KeyPair
 from tests.support.systems import X64, disk, system
 
 PAGE = (CONTRIB / "inspect.md").read_text()

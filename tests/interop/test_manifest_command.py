@@ -6,22 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair, make_key_pair
 from tests.interop.back import done, leftovers, refused, report, the_line
 from tests.mount.commands import in_namespace
 from tests.support import bundles, images, oracles
 from tests.support.bundles import BUNDLERS, IV, KEY, Made, Workshop
+from tests.support.keys import KeyPair, make_key_pair
 from tests.support.mounts import BUNDLEFS, settings
 from tests.support.tools import ACCOUNT, run
 
 REGION = "us-test-1"
-
-
-@pytest.fixture(scope="module")
-def workshop(
-    tmp_path_factory: pytest.TempPathFactory, user_keys: KeyPair, region_keys: KeyPair
-) -> Workshop:
-    return Workshop(tmp_path_factory.mktemp("workshop"), user_keys, region_keys)
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.interop.back import leftovers, refused
 from tests.mount.commands import attempt
 from tests.support import images
+from tests.support.keys import KeyPair
 from tests.support.mounts import bundlefs
 
 LEVEL = ("--level", "0")

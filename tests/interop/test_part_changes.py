@@ -13,11 +13,11 @@ from bundlefs.unbundling.extract import Pass, check_parts
 from bundlefs.unbundling.outputs import Nowhere
 from bundlefs.unbundling.parts import PartFiles
 from bundlefs.unbundling.unlock import Keys, unlock
-from tests.conftest import KeyPair
 from tests.interop.back import MIB
 from tests.support import bundles, images
 from tests.support.bundles import Bundler, Made, Workshop
 from tests.support.changes import CHANGES, TOUCHES, Change, edit
+from tests.support.keys import KeyPair
 from tests.support.mounts import BUNDLEFS, settings
 
 SIZE = 24 * MIB

@@ -9,9 +9,9 @@ import fsspec  # type: ignore[import-untyped]  # it has no types
 import pytest
 
 from bundlefs.cli import parser
-from tests.conftest import KeyPair
 from tests.support import images, oracles
 from tests.support.documents import CONTRIB, PAGES, README, name_of, python_blocks
+from tests.support.keys import KeyPair
 
 MIB = 1 << 20
 TEXT = README.read_text()

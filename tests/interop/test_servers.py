@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests import reference
-from tests.conftest import KeyPair
 from tests.support import images, oracles, servers
+from tests.support.keys import KeyPair
 from tests.support.proxy import Exchange, recording
 from tests.support.tools import run
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.interop.back import MIB, done, leftovers, refused, the_line
 from tests.mount.commands import eventually, in_namespace
 from tests.support import bundles, images, oracles
 from tests.support.bundles import BUNDLERS, Made, Stages, Workshop
+from tests.support.keys import KeyPair
 from tests.support.mounts import BUNDLEFS, settings
 from tests.support.tools import run, tool
 

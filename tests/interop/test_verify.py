@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.interop.back import MIB, done, peak_memory, refused, report
 from tests.mount.commands import IMPATIENT, attempt, terminal
 from tests.support import bundles, images
@@ -19,13 +18,6 @@ from tests.support.tools import pipeline, run
 
 CHECKS = ["manifest", "signature", "sizes of the parts", "digests of the parts"]
 CONTENT = "decryption, tar digest, image size"
-
-
-@pytest.fixture(scope="module")
-def workshop(
-    tmp_path_factory: pytest.TempPathFactory, user_keys: KeyPair, region_keys: KeyPair
-) -> Workshop:
-    return Workshop(tmp_path_factory.mktemp("workshop"), user_keys, region_keys)
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.mount.commands import attempt, names, refusal
 from tests.support import images
+from tests.support.keys import KeyPair
 from tests.support.oracles import assert_same
 
 HIDE = """

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from bundlefs import Metadata, UserKeys, view_image
-from tests.conftest import KeyPair
 from tests.support import images
+from tests.support.keys import KeyPair
 from tests.support.mounts import mounted
 from tests.support.tools import ACCOUNT
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.mount.commands import (
     END,
     INTERRUPT,
@@ -15,6 +14,7 @@ from tests.mount.commands import (
     terminal,
 )
 from tests.support import images
+from tests.support.keys import KeyPair
 from tests.support.mounts import BUNDLEFS, bundlefs, is_mounted, mounted
 from tests.support.tools import run
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.mount.opened import BY_INDEX, BY_POINTS, Opened
 from tests.support import images, oracles, servers
 from tests.support.documents import CONTRIB, code_blocks
+from tests.support.keys import KeyPair
 from tests.support.mounts import bundlefs, clear, detach, read_status, require_fuse
 from tests.support.proxy import Exchange, Recorder, Trouble, recording
 from tests.support.tools import ACCOUNT, run, tool

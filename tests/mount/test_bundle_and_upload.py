@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.mount.commands import MARK, POWERLESS, Ending, assert_nothing_left, eventually
 from tests.support import images, servers
+from tests.support.keys import KeyPair
 from tests.support.mounts import bundlefs, detach, mount_table
 from tests.support.proxy import Recorder, recording
 from tests.support.tools import ACCOUNT, clean_env

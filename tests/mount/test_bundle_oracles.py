@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.support import images, oracles
+from tests.support.keys import KeyPair
 from tests.support.mounts import Mount, mounted
 from tests.support.tools import ACCOUNT, run
 

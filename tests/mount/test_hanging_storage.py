@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.mount.commands import eventually, names
 from tests.mount.hanging_disk import Storage, hanging_disk
 from tests.support import images, oracles
+from tests.support.keys import KeyPair
 from tests.support.mounts import (
     BUNDLEFS,
     Mount,

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.mount.commands import (
     AS_USER,
     NOBODY,
@@ -20,6 +19,7 @@ from tests.mount.commands import (
     users_folder,
 )
 from tests.support import images
+from tests.support.keys import KeyPair
 from tests.support.mounts import BUNDLEFS, mounted
 from tests.support.tools import run
 

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from tests.conftest import KeyPair
 from tests.mount.commands import attempt, terminal
 from tests.mount.opened import opened
 from tests.support import images
+from tests.support.keys import KeyPair
 from tests.support.mounts import bundlefs, mounted
 from tests.support.systems import X64, disk, system
 from tests.support.tools import ACCOUNT

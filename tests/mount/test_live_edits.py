@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.mount.commands import eventually
 from tests.support import images, oracles
+from tests.support.keys import KeyPair
 from tests.support.mounts import Mount, bundlefs, mounted
 from tests.support.tools import run
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.mount.commands import eventually
 from tests.mount.commands import names as listed
 from tests.mount.private_host import Done, Host, free_again, private_host
 from tests.support import images, oracles
+from tests.support.keys import KeyPair
 from tests.support.mounts import bundlefs, ended
 from tests.support.tools import ACCOUNT, run
 

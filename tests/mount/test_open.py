@@ -6,21 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.interop.back import MIB
 from tests.mount.commands import refusal
 from tests.mount.opened import BY_POINTS, opened
 from tests.support import bundles, images, oracles
 from tests.support.bundles import BUNDLERS, Made, Workshop
+from tests.support.keys import KeyPair
 from tests.support.mounts import bundlefs
 from tests.support.tools import run
-
-
-@pytest.fixture(scope="module")
-def workshop(
-    tmp_path_factory: pytest.TempPathFactory, user_keys: KeyPair, region_keys: KeyPair
-) -> Workshop:
-    return Workshop(tmp_path_factory.mktemp("workshop"), user_keys, region_keys)
 
 
 @pytest.fixture(scope="module")

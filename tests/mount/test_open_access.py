@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.interop.back import MIB
 from tests.mount.commands import refusal
 from tests.mount.opened import BY_POINTS, BY_STATE, Opened, opened
 from tests.support import bundles, images, oracles
 from tests.support.bundles import Bundler, Made, Workshop
+from tests.support.keys import KeyPair
 from tests.support.mounts import mounted
 from tests.support.tools import run
 
@@ -39,13 +39,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def content(image: Path) -> bytes:
     return image.read_bytes()
-
-
-@pytest.fixture(scope="module")
-def workshop(
-    tmp_path_factory: pytest.TempPathFactory, user_keys: KeyPair, region_keys: KeyPair
-) -> Workshop:
-    return Workshop(tmp_path_factory.mktemp("workshop"), user_keys, region_keys)
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.interop.back import MIB
 from tests.mount.opened import BY_POINTS, BY_STATE, Opened, opened
 from tests.support import bundles, images, oracles
 from tests.support.bundles import Bundler, Made, Workshop
 from tests.support.changes import CHANGES, TOUCHES, Change, edit
+from tests.support.keys import KeyPair
 from tests.support.mounts import mounted
 from tests.support.tools import run
 

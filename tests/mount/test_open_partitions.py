@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from tests.conftest import KeyPair
 from tests.mount.opened import BY_POINTS, BY_STATE, opened
 from tests.support import images
+from tests.support.keys import KeyPair
 from tests.support.mounts import bundlefs
 from tests.support.tools import run
 

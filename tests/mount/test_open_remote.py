@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.interop.back import MIB
 from tests.mount.commands import eventually
 from tests.mount.opened import opened
 from tests.support import bundles, images, oracles
 from tests.support.bundles import Bundler, Made, Workshop
 from tests.support.changes import edit
+from tests.support.keys import KeyPair
 from tests.support.mounts import bundlefs, detach, is_mounted
 from tests.support.servers import stop
 from tests.support.tools import clean_env, tool
@@ -58,13 +58,6 @@ def rclone_mount(folder: Path, scratch: Path, *options: str) -> Iterator[Remote]
     finally:
         detach(remote.path)
         stop(server)
-
-
-@pytest.fixture(scope="module")
-def workshop(
-    tmp_path_factory: pytest.TempPathFactory, user_keys: KeyPair, region_keys: KeyPair
-) -> Workshop:
-    return Workshop(tmp_path_factory.mktemp("workshop"), user_keys, region_keys)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.mount.commands import (
     AS_USER,
     NOBODY,
@@ -21,6 +20,7 @@ from tests.mount.commands import (
     users_folder,
 )
 from tests.support import images, oracles
+from tests.support.keys import KeyPair
 from tests.support.mounts import bundlefs, mount_table, mounted
 from tests.support.tools import ACCOUNT, tool
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.mount.commands import eventually
 from tests.support import images, oracles
+from tests.support.keys import KeyPair
 from tests.support.mounts import Mount, mounted
 
 MIB = images.MIB

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from bundlefs.state import file as statefile
-from tests.conftest import KeyPair
 from tests.support import images, mounts, oracles
+from tests.support.keys import KeyPair
 from tests.support.mounts import Mount, mounted
 from tests.support.tools import run
 

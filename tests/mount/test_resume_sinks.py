@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.support import images, oracles, servers
+from tests.support.keys import KeyPair
 from tests.support.mounts import mounted
 
 MIB = images.MIB

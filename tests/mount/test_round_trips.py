@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.interop.back import done, report
 from tests.mount.opened import BY_POINTS, BY_STATE, opened
 from tests.support import images, oracles
+from tests.support.keys import KeyPair
 from tests.support.mounts import mounted
 from tests.support.tools import run
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.mount.commands import attempt, eventually, foreground, refusal
 from tests.support import images, oracles, sources
+from tests.support.keys import KeyPair
 from tests.support.mounts import BUNDLEFS, Mount, detach, is_alive, mounted, settings
 from tests.support.sources import Originals
 

@@ -10,9 +10,9 @@ import pytest
 
 from bundlefs.base.errors import UsageError
 from bundlefs.cli.common import reported
-from tests.conftest import KeyPair
 from tests.mount.commands import attempt, eventually, in_namespace, names, refusal
 from tests.support import images
+from tests.support.keys import KeyPair
 from tests.support.mounts import BUNDLEFS, bundlefs, is_mounted, settings
 from tests.support.tools import run, tool
 

@@ -13,9 +13,9 @@ import pytest
 from bundlefs import open_bundle
 from bundlefs.keys.rsa import Secret
 from bundlefs.state import file as statefile
-from tests.conftest import KeyPair
 from tests.mount.commands import attempt, refusal
 from tests.support import images
+from tests.support.keys import KeyPair
 from tests.support.mounts import Mount, bundlefs, mounted
 from tests.support.tools import run
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.mount.commands import eventually
 from tests.support import images, oracles, servers
+from tests.support.keys import KeyPair
 from tests.support.mounts import Mount, bundlefs, mounted
 
 MIB = images.MIB

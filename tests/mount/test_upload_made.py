@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import KeyPair
 from tests.mount.commands import (
     MARK,
     Ending,
@@ -25,6 +24,7 @@ from tests.mount.commands import (
     eventually,
 )
 from tests.support import images, servers
+from tests.support.keys import KeyPair
 from tests.support.mounts import Mount, bundlefs, detach, mount_table, mounted
 from tests.support.proxy import Exchange, recording
 from tests.support.tools import ACCOUNT

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bundlefs import Bundle, ImageError, Metadata, StateError, UserKeys, open_bundle, view_image
-from tests.conftest import KeyPair
 from tests.support import images
+from tests.support.keys import KeyPair
 from tests.support.tools import ACCOUNT
 
 METADATA = Metadata(ACCOUNT)

@@ -22,8 +22,8 @@ from bundlefs import (
 from bundlefs.bundling.bundle import Bundle
 from bundlefs.state.places import default_folder
 from bundlefs.state.sealed_index import index_size
-from tests.conftest import KeyPair
 from tests.stream.engine import CREATED, NANOSECONDS, SECRET, Setting, opened
+from tests.support.keys import KeyPair
 from tests.support.tools import ACCOUNT
 
 MIB = 1 << 20

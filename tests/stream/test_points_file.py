@@ -9,9 +9,9 @@ import pytest
 
 from bundlefs import OpenedBundle, open_bundle
 from bundlefs.state.points_file import PointsFile
-from tests.conftest import KeyPair
 from tests.support import bundles, images
 from tests.support.bundles import Bundler, Made, Workshop
+from tests.support.keys import KeyPair
 
 MIB = 1 << 20
 OF = b"of this bundle: thirty-two bytes"

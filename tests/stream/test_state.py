@@ -19,9 +19,9 @@ from bundlefs.state import file as statefile
 from bundlefs.state.choice import Wanted
 from bundlefs.state.lock import LockedError
 from bundlefs.state.saved import StateFile
-from tests.conftest import KeyPair
 from tests.stream.states import WANTED, grow, open_file, opened
 from tests.support import images
+from tests.support.keys import KeyPair
 from tests.support.tools import ACCOUNT
 
 HOUR = 3600 * 10**9

@@ -21,7 +21,6 @@ from bundlefs.keys.rsa import UserKeys
 from bundlefs.keys.types import PublicKey
 from bundlefs.state.index import PART_SIZE
 from tests import reference
-from tests.conftest import KeyPair
 from tests.stream.badsinks import NotingSink, Plan, identity, no_room, parts_in
 from tests.stream.engine import (
     CREATED,
@@ -34,6 +33,7 @@ from tests.stream.engine import (
     user_keys,
 )
 from tests.support import images, oracles
+from tests.support.keys import KeyPair
 from tests.support.tools import ACCOUNT
 
 KIB = 1 << 10

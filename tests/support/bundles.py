@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tests.conftest import KeyPair
 from tests.support import images
+from tests.support.keys import KeyPair
 from tests.support.oracles import sha1sum
 from tests.support.tools import ACCOUNT, pipeline, run
 
