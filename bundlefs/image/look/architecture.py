@@ -126,7 +126,7 @@ def _ext(part: Window) -> Ext | None:
 def _by_program(system: Ext) -> Iterator[tuple[str, str]]:
     for path in _PROGRAMS:
         with suppress(UnreadableError):
-            name = machine(system.head(path, _ELF.size))
+            name = machine(system.text(path, _ELF.size))
             if name:
                 yield name, path
                 return

@@ -82,18 +82,6 @@ class Ext:
                 break
         return found[:most]
 
-    def head(self, path: str, length: int) -> bytes:
-        """Return the first bytes of a file; links are followed within the file system.
-
-        Raises:
-            UnreadableError: there is none, or it is no regular file.
-            OSError: the read failed.
-        """
-        inode = self._find(path)
-        if inode.kind != _FILE:
-            raise UnreadableError("no file")
-        return next(self._content(inode), b"")[: min(length, inode.size)]
-
     def _find(self, path: str) -> Inode:
         """Return the inode of an absolute path."""
         trail = [_ROOT]
