@@ -17,7 +17,7 @@ import pytest
 from tests.mount.commands import MARK, POWERLESS, Ending, assert_nothing_left, eventually
 from tests.support import images, servers
 from tests.support.keys import KeyPair
-from tests.support.mounts import bundlefs, detach, mount_table
+from tests.support.mounts import bundlefs, leave_nothing, mounts_below
 from tests.support.proxy import Recorder, recording
 from tests.support.tools import ACCOUNT, clean_env
 
@@ -63,13 +63,7 @@ class Sink:
         return process
 
     def end(self) -> None:
-        """Leave nothing of a test that failed: others would meet its mounts and processes."""
-        for process in self.started:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
-        for line in self.live():
-            detach(Path(line.split(" ")[4]))
+        leave_nothing(self.started, self.scratch)
 
     def finish(self, process: subprocess.Popen[str]) -> Ending:
         """Wait for the script; nothing of it may be left."""
@@ -80,9 +74,9 @@ class Sink:
         assert list(self.scratch.iterdir()) == []
         return ending
 
-    def live(self) -> list[str]:
+    def live(self) -> list[Path]:
         """Give the mounts that are there: the script mounts in its temporary folder."""
-        return [line for line in mount_table() if str(self.scratch) in line]
+        return mounts_below(self.scratch)
 
     def sent(self) -> list[str]:
         """Give the names of the objects that were made, in that order."""

@@ -25,7 +25,7 @@ from tests.mount.commands import (
 )
 from tests.support import images, servers
 from tests.support.keys import KeyPair
-from tests.support.mounts import Mount, bundlefs, detach, mount_table, mounted
+from tests.support.mounts import Mount, bundlefs, leave_nothing, mounted, mounts_below
 from tests.support.proxy import Exchange, recording
 from tests.support.tools import ACCOUNT
 from tests.support.wire import wire
@@ -74,11 +74,8 @@ class Host:
         out, err = process.communicate(timeout=120)
         ending = Ending(process.returncode, out, err, self.mark)
         assert_nothing_left(ending)
-        assert self.live() == []
+        assert mounts_below(self.scratch) == []
         return ending
-
-    def live(self) -> list[str]:
-        return [line for line in mount_table() if str(self.scratch) in line]
 
     def pid_of(self, word: str) -> int | None:
         """Find a process of an upload by a word of its command line."""
@@ -98,12 +95,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     try:
         yield made
     finally:
-        for process in made.started:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
-        for line in made.live():
-            detach(Path(line.split(" ")[4]))
+        leave_nothing(made.started, made.scratch)
 
 
 # --- while it is made ---

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,21 @@ def detach(path: Path) -> None:
         if is_mounted(path):
             with contextlib.suppress(FileNotFoundError):
                 subprocess.run([*command, str(path)], capture_output=True, check=False)
+
+
+def mounts_below(folder: Path) -> list[Path]:
+    """Give the mounts whose line names a folder: those in it, and those of an image in it."""
+    return [Path(line.split(" ")[4]) for line in mount_table() if str(folder) in line]
+
+
+def leave_nothing(processes: Iterable[subprocess.Popen[str]], folder: Path) -> None:
+    """Leave nothing of a test that failed: others would meet its processes and mounts."""
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    for path in mounts_below(folder):
+        detach(path)
 
 
 def is_alive(pid: int) -> bool:
