@@ -77,7 +77,7 @@ class _Inflating:
         """Yield the content."""
         for segment, decoded in self._tried:
             if decoded is None:
-                decoded, segment = self._mended(segment)  # noqa: PLW2901
+                decoded, segment = self._mended(segment)  # noqa: PLW2901  # with what it was joined to
             if decoded is None:
                 yield from self._in_order(segment)
                 return

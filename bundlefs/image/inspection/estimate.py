@@ -241,7 +241,7 @@ def _second(stream: Stream, samples: list[_Sample], first: _Total) -> _Total:
 
 def _third(stream: Stream, samples: list[_Sample], second: _Total) -> _Total:
     """Level 9: likewise, by pieces of blocks, since it is slow."""
-    some = _of_every_size([one for one in samples if 6 in one.sizes], 6, _PIECES)  # noqa: PLR2004
+    some = _of_every_size([one for one in samples if 6 in one.sizes], 6, _PIECES)  # noqa: PLR2004  # a level
     if stream.blocks <= _EXACT:
         for one in some:
             one.compress(9)

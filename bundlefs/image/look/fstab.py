@@ -52,7 +52,7 @@ def _devices(text: bytes) -> Iterator[str]:
         if not fields or fields[0].startswith("#") or count == _MOST_ENTRIES:
             continue
         count += 1
-        options = set(fields[3].split(",")) if len(fields) > 3 else set[str]()  # noqa: PLR2004
+        options = set(fields[3].split(",")) if len(fields) > 3 else set[str]()  # noqa: PLR2004  # fstab(5)
         if not options & _OPTIONAL:
             yield _OCTAL.sub(lambda code: chr(int(code[1], 8)), fields[0])
 
