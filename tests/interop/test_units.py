@@ -11,7 +11,8 @@ import pytest
 
 from bundlefs.fuse.mountpoint import FS_TYPE
 from tests.support import images
-from tests.support.mounts import BUNDLEFS, END_SECONDS, detach, ended, is_mounted, mounted
+from tests.support.mounts import BUNDLEFS, END_SECONDS, detach, is_mounted, mounted
+from tests.support.processes import ended
 from tests.support.tools import run
 
 UNIT = Path(__file__).parents[2] / "contrib/systemd/bundlefs@.service"

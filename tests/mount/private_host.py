@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.mount.commands import ALONE, eventually
-from tests.support.mounts import ended, settings
+from tests.support.mounts import settings
+from tests.support.processes import ended
 from tests.support.tools import tool
 
 INSTALL = """

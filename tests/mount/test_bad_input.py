@@ -19,7 +19,8 @@ from tests.mount.commands import (
     users_folder,
 )
 from tests.support import images
-from tests.support.mounts import BUNDLEFS, bundlefs, ended, is_mounted, mounted
+from tests.support.mounts import BUNDLEFS, bundlefs, is_mounted, mounted
+from tests.support.processes import ended
 
 GIB = 1 << 30
 WHERE_TO_FIND_IT = "`aws sts get-caller-identity"

@@ -17,15 +17,8 @@ import pytest
 from bundlefs.base.signals import ENDING, REPORT
 from tests.mount.commands import eventually
 from tests.support import images
-from tests.support.mounts import (
-    BUNDLEFS,
-    bundlefs,
-    detach,
-    ended,
-    is_mounted,
-    read_status,
-    settings,
-)
+from tests.support.mounts import BUNDLEFS, bundlefs, detach, is_mounted, read_status, settings
+from tests.support.processes import ended
 
 MIB = images.MIB
 SOON = 30.0

@@ -24,12 +24,12 @@ from tests.support.mounts import (
     BUNDLEFS,
     Mount,
     bundlefs,
-    ended,
     is_mounted,
     mounted,
     read_status,
     settings,
 )
+from tests.support.processes import ended
 from tests.support.tools import tool
 
 MIB = images.MIB

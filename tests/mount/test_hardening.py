@@ -21,6 +21,7 @@ from tests.mount.commands import (
 from tests.support import images
 from tests.support.keys import KeyPair
 from tests.support.mounts import BUNDLEFS, mounted
+from tests.support.processes import disk_server, of_family
 from tests.support.tools import run
 
 PASSPHRASE = "correct horse 4711"  # noqa: S105  # of keys that are made here
@@ -47,24 +48,6 @@ def qcow2(image: Path, tmp_path: Path) -> Path:
     return tmp_path / "disk.qcow2"
 
 
-def children(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for file in found for child in file.read_text().split()]
-
-
-def environment(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/environ").read_bytes()
-
-
-def core_limit(pid: int) -> list[str]:
-    [line] = [
-        line
-        for line in Path(f"/proc/{pid}/limits").read_text().splitlines()
-        if line.startswith("Max core file size")
-    ]
-    return line.split()[4:6]
-
-
 @pytest.mark.parametrize("named", [None, "MINE"])
 def test_the_passphrase_is_in_no_environment(
     named: str | None, qcow2: Path, locked: Path, tmp_path: Path
@@ -72,11 +55,10 @@ def test_the_passphrase_is_in_no_environment(
     option = ("--passphrase-env", named) if named else ()
     variable = {named or "BUNDLEFS_PASSPHRASE": PASSPHRASE, "HARMLESS": "stays"}
     with mounted(qcow2, tmp_path / "mnt", "--user-key", locked, *option, env=variable) as mount:
-        processes = [mount.pid, *children(mount.pid)]
-        assert len(processes) > 1, "qemu-nbd is there"
-        for pid in processes:
-            assert b"HARMLESS=stays" in environment(pid)
-            assert PASSPHRASE.encode() not in environment(pid)
+        variables = of_family(mount.pid, "environ")
+        for pid in (mount.pid, disk_server(mount.pid)):
+            assert "HARMLESS=stays" in variables[pid]
+        assert PASSPHRASE not in str(variables)
 
 
 @pytest.mark.parametrize("options", [(), ("KEY",)])
@@ -86,14 +68,14 @@ def test_nor_if_it_was_not_needed(
     given = ("--user-key", user_keys.private) if options else ()
     variable = {"BUNDLEFS_PASSPHRASE": PASSPHRASE}
     with mounted(qcow2, tmp_path / "mnt", *given, env=variable) as mount:
-        for pid in (mount.pid, *children(mount.pid)):
-            assert PASSPHRASE.encode() not in environment(pid)
+        assert PASSPHRASE not in str(of_family(mount.pid, "environ"))
 
 
 def test_no_core_dumps(qcow2: Path, tmp_path: Path) -> None:
     with mounted(qcow2, tmp_path / "mnt") as mount:
-        for pid in (mount.pid, *children(mount.pid)):
-            assert core_limit(pid) == ["0", "0"]
+        limits = of_family(mount.pid, "limits")
+        for pid in (mount.pid, disk_server(mount.pid)):
+            assert limits[pid].split("Max core file size")[1].split()[:2] == ["0", "0"]
 
 
 LOOK = """

@@ -22,7 +22,8 @@ import pytest
 from tests.mount.broken_disk import broken_disk
 from tests.mount.commands import attempt, eventually, names
 from tests.support import images
-from tests.support.mounts import Mount, ended, mounted
+from tests.support.mounts import Mount, mounted
+from tests.support.processes import ended
 from tests.support.tools import run, tool
 
 MIB = images.MIB

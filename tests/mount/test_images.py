@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.mount.commands import POWERLESS, attempt, eventually, names, refusal
 from tests.support import images, oracles
 from tests.support.keys import KeyPair
-from tests.support.mounts import BUNDLEFS, Mount, bundlefs, ended, mounted, read_status
+from tests.support.mounts import BUNDLEFS, Mount, bundlefs, mounted, read_status
+from tests.support.processes import ended, open_files, peak_memory
 from tests.support.tools import run, tool
 
 MIB = images.MIB
@@ -289,10 +289,7 @@ def is_stale(path: Path) -> bool:
 
 def open_images(mount: Mount, folder: Path) -> list[str]:
     """Give the files of a folder that a daemon has open."""
-    found = []
-    for file in Path(f"/proc/{mount.pid}/fd").iterdir():
-        with suppress(OSError):
-            found.append(str(file.readlink()))
+    found = open_files(mount.pid).values()
     return sorted(name for name in found if name.startswith(f"{folder}/"))
 
 
@@ -455,12 +452,6 @@ GROWTH = 48 * MIB
 """What 24 passes have under way would be 144 MiB; the allocators' noise is 30 MiB."""
 
 
-def peak(mount: Mount) -> int:
-    """Give the most memory that a daemon has had, in bytes."""
-    status = Path(f"/proc/{mount.pid}/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) << 10
-
-
 def threads(mount: Mount) -> int:
     return len(list(Path(f"/proc/{mount.pid}/task").iterdir()))
 
@@ -483,7 +474,7 @@ def test_memory_and_threads_do_not_grow_with_the_number_of_images(tmp_path: Path
                 # Each pass pauses in the middle, and then all go on to the end.
                 assert all(pool.map(first_byte, some))
                 assert {len(found) for found in pool.map(names, some)} == {3}
-            return peak(mount)
+            return peak_memory(mount.pid)
 
         # Twice, so that what is kept for later is there.
         few, before = read(folders[: 2 * READERS]), threads(mount)

@@ -12,7 +12,8 @@ import pytest
 
 from tests.mount.commands import AS_USER, ROOT, attempt, in_namespace, users_folder
 from tests.support import images
-from tests.support.mounts import BUNDLEFS, Mount, detach, ended, mounted
+from tests.support.mounts import BUNDLEFS, Mount, detach, mounted
+from tests.support.processes import ended
 from tests.support.tools import run
 
 ODD = os.fsdecode(b"a b\t\xe9\x1b[31m\n\\040")

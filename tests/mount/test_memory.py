@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import images, mounts
 from tests.support.mounts import mounted
+from tests.support.processes import peak_memory
 
 MIB = images.MIB
 CACHE = 64 * MIB
@@ -61,6 +62,5 @@ def test_many_readers_at_random(
         with ThreadPoolExecutor(READERS) as pool:
             list(pool.map(partial(read, parts), range(READERS)))
         assert mount.status()["blocks_compressed"] > 161, "the cache had all that was read"
-        status = Path(f"/proc/{mount.pid}/status").read_text()
-        peak = int(status.split("VmHWM:")[1].split()[0]) << 10
+        peak = peak_memory(mount.pid)
         assert peak < CACHE + beyond, f"{peak >> 20} MiB"

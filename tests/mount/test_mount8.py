@@ -15,7 +15,8 @@ from tests.mount.commands import names as listed
 from tests.mount.private_host import Done, Host, free_again, private_host
 from tests.support import images, oracles
 from tests.support.keys import KeyPair
-from tests.support.mounts import bundlefs, ended
+from tests.support.mounts import bundlefs
+from tests.support.processes import ended
 from tests.support.tools import ACCOUNT, run
 
 OPTIONS = f"account={ACCOUNT},region=us-east-1,region=cn-north-1,level=1"

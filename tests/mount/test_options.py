@@ -22,6 +22,7 @@ from tests.mount.commands import (
 from tests.support import images, oracles
 from tests.support.keys import KeyPair
 from tests.support.mounts import bundlefs, mount_table, mounted
+from tests.support.processes import open_files
 from tests.support.tools import ACCOUNT, tool
 
 MIB = images.MIB
@@ -173,7 +174,7 @@ def test_cache_dir(image: Path, mountpoint: Path, tmp_path: Path) -> None:
     options = ("--cache-size", "0", "--cache-dir", tmp_path)
     with mounted(image, mountpoint, *options) as mount:
         assert len(mount.parts()) == 1
-        files = [str(link.readlink()) for link in Path(f"/proc/{mount.pid}/fd").iterdir()]
+        files = open_files(mount.pid).values()
         assert any(name.startswith(f"{tmp_path}/") and "(deleted)" in name for name in files)
 
 

@@ -20,7 +20,8 @@ import pytest
 from tests.mount.commands import eventually, names
 from tests.mount.test_cache import forget
 from tests.support import images, mounts
-from tests.support.mounts import END_SECONDS, Mount, bundlefs, ended, is_mounted, mounted
+from tests.support.mounts import END_SECONDS, Mount, bundlefs, is_mounted, mounted
+from tests.support.processes import ended
 from tests.support.tools import tool
 
 MIB = images.MIB

@@ -19,12 +19,12 @@ from tests.support.mounts import (
     BUNDLEFS,
     bundlefs,
     detach,
-    ended,
     is_mounted,
     mounted,
     read_status,
     settings,
 )
+from tests.support.processes import ended
 
 
 @pytest.fixture

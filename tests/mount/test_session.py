@@ -25,15 +25,8 @@ from tests.mount.commands import (
 )
 from tests.mount.hanging_disk import hanging_disk
 from tests.support import images
-from tests.support.mounts import (
-    BUNDLEFS,
-    Mount,
-    bundlefs,
-    ended,
-    is_mounted,
-    mounted,
-    read_status,
-)
+from tests.support.mounts import BUNDLEFS, Mount, bundlefs, is_mounted, mounted, read_status
+from tests.support.processes import ended
 from tests.support.tools import tool
 
 MIB = images.MIB

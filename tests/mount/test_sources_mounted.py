@@ -16,7 +16,8 @@ import pytest
 from tests.mount.commands import attempt, eventually, foreground, refusal
 from tests.support import images, oracles, sources
 from tests.support.keys import KeyPair
-from tests.support.mounts import BUNDLEFS, Mount, detach, is_alive, mounted, settings
+from tests.support.mounts import BUNDLEFS, Mount, detach, mounted, settings
+from tests.support.processes import children, disk_server, is_alive
 from tests.support.sources import Originals
 
 OPTIONS = ("--level", "1")
@@ -47,11 +48,6 @@ def make(originals: Originals, tmp_path: Path) -> Callable[[str], Path]:
 @pytest.fixture
 def raw(originals: Originals) -> Path:
     return originals.raw
-
-
-def children(pid: int) -> list[int]:
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in listed]
 
 
 def assert_holds(mount: Mount, raw: Path, keys: KeyPair) -> None:
@@ -132,9 +128,7 @@ def test_without_a_state_nothing_of_the_image_is_kept(
 def killed(image: Path, mountpoint: Path) -> Iterator[int]:
     """Mount, kill the mount's process, and give its child's id."""
     with foreground(*OPTIONS, image, mountpoint) as process:
-        # For an instant there may be one that sets the kernel's knobs.
-        assert eventually(lambda: len(children(process.pid)) == 1)
-        [server] = children(process.pid)
+        server = disk_server(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait()
         detach(mountpoint)
@@ -152,9 +146,7 @@ def test_the_server_dies_under_a_mount(make: Callable[[str], Path], tmp_path: Pa
     """Its end is the disk's end: an error for good, and the mount ends as any other."""
     image = make("qcow2")
     with mounted(image, tmp_path / "mnt", *OPTIONS, "--log-file", tmp_path / "log") as mount:
-        assert eventually(lambda: len(children(mount.pid)) == 1)
-        [server] = children(mount.pid)
-        os.kill(server, signal.SIGKILL)
+        os.kill(disk_server(mount.pid), signal.SIGKILL)
         with pytest.raises(OSError, match=r"Input/output error|Broken pipe"):
             (mount.path / "image.part.00").read_bytes()
         assert mount.status()["phase"] == "failed"

@@ -29,7 +29,8 @@ from tests.mount.commands import (
     users_folder,
 )
 from tests.support import images
-from tests.support.mounts import BUNDLEFS, bundlefs, detach, ended, is_mounted, mounted
+from tests.support.mounts import BUNDLEFS, bundlefs, detach, is_mounted, mounted
+from tests.support.processes import ended, open_files
 from tests.support.tools import clean_env, run, tool
 
 MIB = images.MIB
@@ -134,8 +135,7 @@ def test_a_kill_releases_the_device_before_what_auto_unmount_waits_for(tmp_path:
     """
     image, mountpoint = disk(tmp_path)
     with mounted(image, mountpoint, "-o", "auto_unmount") as mount:
-        folder = Path(f"/proc/{mount.pid}/fd")
-        files = {int(file.name): str(file.readlink()) for file in folder.iterdir()}
+        files = open_files(mount.pid)
     sockets = {name: number for number, name in sorted(files.items()) if "socket:" in name}
     first = sockets[min(sockets, key=lambda name: int(name.strip("socket:[]")))]
     assert max(number for number, name in files.items() if name == "/dev/fuse") > first

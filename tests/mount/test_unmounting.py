@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tests.mount.commands import eventually
 from tests.support import images
-from tests.support.mounts import BUNDLEFS, clear, ended, is_mounted, mounted, read_status, settings
+from tests.support.mounts import BUNDLEFS, clear, is_mounted, mounted, read_status, settings
+from tests.support.processes import ended
 from tests.support.tools import tool
 
 GATED = """

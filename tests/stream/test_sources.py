@@ -30,6 +30,7 @@ from bundlefs.image.raw import Image
 from bundlefs.image.source import Source
 from tests.support import images, sources
 from tests.support.changes import CHANGES
+from tests.support.processes import children, disk_server, ended
 from tests.support.sources import SIZE, Originals
 from tests.support.tools import run, tool
 
@@ -90,11 +91,6 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def children() -> list[str]:
-    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [Path(f"/proc/{pid}/comm").read_text().strip() for pid in listed]
-
-
 # --- the same bytes ---
 
 
@@ -114,7 +110,7 @@ def test_reads_as_the_raw_image(
         assert not list(spool.iterdir())
     source.close()
     assert descriptors() == before
-    assert children() == []
+    assert children(os.getpid()) == []
 
 
 @every_form
@@ -243,7 +239,7 @@ def refused(path: Path, spool_dir: Path | None = None) -> str:
     with pytest.raises(ImageError) as caught:
         open_source(path, spool_dir=spool_dir)
     assert descriptors() == before
-    assert children() == []
+    assert children(os.getpid()) == []
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -791,16 +787,9 @@ def test_tools_that_are_not_installed(
     assert f"apt install {package}" in refused(path)
 
 
-def server_of(pid: int) -> int:
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    [found] = [int(child) for child in listed]
-    assert Path(f"/proc/{found}/comm").read_text() == "qemu-nbd\n"
-    return found
-
-
 def test_the_server_dies(make: Callable[[str], Path]) -> None:
     with closing(open_source(make("qcow2"))) as source:
-        os.kill(server_of(os.getpid()), signal.SIGKILL)
+        os.kill(disk_server(os.getpid()), signal.SIGKILL)
         for _ in range(8):
             with pytest.raises(OSError, match=r"NBD server, qemu-nbd, .* mount it again"):
                 source.read(0, 1)
@@ -831,9 +820,6 @@ def test_the_server_ends_with_who_is_killed(make: Callable[[str], Path]) -> None
     with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        server = server_of(process.pid)
+        server = disk_server(process.pid)
         process.kill()
-    deadline = time.monotonic() + 5
-    while Path(f"/proc/{server}/exe").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not Path(f"/proc/{server}/exe").exists()
+    assert ended(server, 5)

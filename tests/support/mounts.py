@@ -11,12 +11,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.processes import ended, waiting
 from tests.support.tools import ACCOUNT
 
 BUNDLEFS = (sys.executable, "-m", "bundlefs")
@@ -130,33 +130,6 @@ def leave_nothing(processes: Iterable[subprocess.Popen[str]], folder: Path) -> N
             process.communicate()
     for path in mounts_below(folder):
         detach(path)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and waits for its parent does not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
-
-
-def ended(pid: int, seconds: float) -> bool:
-    """Wait up to `seconds` for a process to end."""
-    deadline = time.monotonic() + seconds
-    while is_alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return not is_alive(pid)
-
-
-def waiting(pid: int) -> str:
-    """Tell in which state and where in the kernel each thread of a process waits."""
-    told = ""
-    for task in Path(f"/proc/{pid}/task").glob("*"):
-        with contextlib.suppress(OSError):
-            name, _, rest = (task / "stat").read_text().rpartition(")")
-            told += f"; {name} {rest.split()[0]} {(task / 'wchan').read_text()}"
-    return told
 
 
 def clear(path: Path, pid: int) -> None:
