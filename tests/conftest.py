@@ -1,6 +1,6 @@
 """Fixtures that more than one tier uses. Nothing is made before a test asks for it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.bundles import Workshop
 from tests.support.keys import KeyPair, make_key_pair
+from tests.support.sources import Originals
 
 # A busy machine is slow at any moment, and no test is wrong for that.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -54,3 +55,21 @@ def mountpoint(tmp_path: Path) -> Path:
     folder = tmp_path / "mnt"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
+    """One image in every form, for all tests that read one."""
+    return Originals(tmp_path_factory.mktemp("originals"))
+
+
+@pytest.fixture
+def raw(originals: Originals) -> Path:
+    """The raw image that is in all forms."""
+    return originals.raw
+
+
+@pytest.fixture
+def make(originals: Originals, tmp_path: Path) -> Callable[[str], Path]:
+    """Copies the image, in the form that is asked for, to a name that tells nothing of it."""
+    return lambda form: originals.copy(form, tmp_path / "image")

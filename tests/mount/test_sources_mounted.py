@@ -18,7 +18,6 @@ from tests.support import images, oracles, sources
 from tests.support.keys import KeyPair
 from tests.support.mounts import BUNDLEFS, Mount, detach, mounted, settings
 from tests.support.processes import children, disk_server, is_alive
-from tests.support.sources import Originals
 
 OPTIONS = ("--level", "1")
 FORMS = [
@@ -33,21 +32,6 @@ FORMS = [
     "vdi",
 ]
 CHANGED = ["gzip", "xz-blocks", "qcow2"]
-
-
-@pytest.fixture(scope="session")
-def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
-    return Originals(tmp_path_factory.mktemp("originals"))
-
-
-@pytest.fixture
-def make(originals: Originals, tmp_path: Path) -> Callable[[str], Path]:
-    return lambda form: originals.copy(form, tmp_path / "image")
-
-
-@pytest.fixture
-def raw(originals: Originals) -> Path:
-    return originals.raw
 
 
 def assert_holds(mount: Mount, raw: Path, keys: KeyPair) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from bundlefs.bundling import store
 from tests.support import images
+from tests.support.sources import Originals
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -33,3 +34,17 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the store keep two blocks."""
     monkeypatch.setattr(store, "RECENT_SIZE", 2 * MIB + 10 * KIB)
+
+
+@pytest.fixture(scope="session")
+def content(originals: Originals) -> bytes:
+    """The bytes of the raw image that is in all forms."""
+    return originals.raw.read_bytes()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    """An empty folder to unpack into."""
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    return folder
