@@ -18,6 +18,7 @@ from tests import reference
 from tests.stream.badsinks import bundle_to, parts_in
 from tests.stream.engine import HANG, SECRET
 from tests.support import images, servers
+from tests.support.folders import contents
 
 MIB = 1 << 20
 PROMPT = 20
@@ -33,11 +34,6 @@ def whole() -> dict[str, bytes]:
     tar = reference.unbundle(parts_in(sink.files), SECRET.key, SECRET.iv)
     assert reference.untar(tar) == IMAGE
     return {name: data for name, data in sink.files.items() if ".part." in name}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Give all files in a folder, hidden ones and all."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture

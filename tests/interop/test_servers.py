@@ -12,6 +12,7 @@ import pytest
 
 from tests import reference
 from tests.support import images, oracles, servers
+from tests.support.folders import contents
 from tests.support.keys import KeyPair
 from tests.support.proxy import Exchange, recording
 from tests.support.tools import run
@@ -37,10 +38,6 @@ def folder(tmp_path: Path) -> Path:
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
     with servers.moto(tmp_path_factory.mktemp("moto")) as server:
         yield server
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_rclone_copies_to_rclone_through_the_proxy(folder: Path, tmp_path: Path) -> None:

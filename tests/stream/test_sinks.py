@@ -6,8 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from tests import reference
 from tests.stream.badsinks import NotingSink, Plan, bundle_to, parts_in
 from tests.stream.engine import HANG, SECRET
 from tests.support import images
-from tests.support.mounts import detach
+from tests.support.folders import contents, tiny
 from tests.support.tools import ACCOUNT, run, tool
 
 KIB = 1 << 10
@@ -47,11 +46,6 @@ def whole() -> dict[str, bytes]:
     tar = reference.unbundle(parts_in(sink.files), SECRET.key, SECRET.iv)
     assert reference.untar(tar) == IMAGE
     return {name: data for name, data in sink.files.items() if ".part." in name}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Give all files in a folder, hidden ones and all."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def parts_of(folder: Path) -> dict[str, bytes]:
@@ -189,17 +183,6 @@ def test_a_name_that_is_too_long_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="/" + 250 * "n"):
         DirectorySink(tmp_path).open(250 * "n")
     assert contents(tmp_path) == {}
-
-
-@contextmanager
-def tiny(folder: Path, size: int) -> Iterator[Path]:
-    """Mount a file system of `size` bytes."""
-    folder.mkdir()
-    run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder])
-    try:
-        yield folder
-    finally:
-        detach(folder)
 
 
 @pytest.mark.parametrize("room", [256 * KIB, PART_SIZE + 2 * MIB, 2 * PART_SIZE])

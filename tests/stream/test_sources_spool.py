@@ -4,8 +4,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from bundlefs.base import progress
 from bundlefs.image.open import open_source
 from tests.stream.forms import COMPRESSED, refused
 from tests.support import images
+from tests.support.folders import tiny
 from tests.support.sources import SIZE
 from tests.support.tools import run
 
@@ -35,19 +35,10 @@ def test_how_far_it_is_while_it_is_unpacked(form: str, make: Callable[[str], Pat
     assert [over for _, _, over in seen] == [False] * (len(seen) - 1) + [True]
 
 
-@contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder])
-    try:
-        yield folder
-    finally:
-        run(["umount", folder])
-
-
 @pytest.mark.parametrize("form", ["bzip2", "xz", "zstd"])
 def test_the_spool_is_full(form: str, make: Callable[[str], Path], spool: Path) -> None:
     path = make(form)
-    with small_disk(spool, 3 * MIB) as folder:
+    with tiny(spool, 3 * MIB) as folder:
         message = refused(path, spool_dir=folder)
         assert re.search(r"No space left on device after \d+ bytes; set TMPDIR", message)
         assert os.statvfs(folder).f_bfree * 4096 == 3 * MIB, "the space is given back"
