@@ -1,14 +1,12 @@
 """The image source on real files, on a loop device, and on everything that is no image."""
 # ruff: noqa: S311 (noise as test data keeps no secret)
 
-import dataclasses
 import errno
 import os
 import re
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,13 +17,11 @@ import pytest
 
 from bundlefs.base.errors import ImageChangedError, ImageError
 from bundlefs.base.spans import Span
-from bundlefs.image.identity import Identity, settling_ns
+from bundlefs.image.identity import Identity
 from bundlefs.image.raw import Image
 
-KIB = 1 << 10
 MIB = 1 << 20
 NOBODY = 65534
-SECOND = 1_000_000_000
 
 
 @pytest.fixture
@@ -269,122 +265,6 @@ def test_replacing_the_file_by_another_changes_nothing(path: Path) -> None:
 def test_reading_past_the_end_is_not_a_short_read(path: Path) -> None:
     with Image.open(path) as image:
         assert "1 bytes are missing at offset 300001" in changed(image, 300_000, 2)
-
-
-# --- times too fresh to trust ---
-
-
-def test_an_edit_right_after_opening_is_seen(tmp_path: Path) -> None:
-    path = tmp_path / "image"
-    for turn in range(20):
-        path.write_bytes(b"before")
-        with Image.open(path) as image:
-            path.write_bytes(b"edited")
-            with pytest.raises(ImageChangedError):
-                image.read(turn % 6, 1)
-
-
-def test_opening_waits_until_the_last_edit_is_past(tmp_path: Path) -> None:
-    path = tmp_path / "image"
-    path.write_bytes(b"fresh")
-    with Image.open(path) as image:
-        assert time.time_ns() - image.identity.ctime_ns >= 20_000_000
-
-
-BASE = Identity(
-    size=5,
-    mtime_ns=100 * SECOND + 7,
-    ctime_ns=100 * SECOND + 9,
-    inode=1,
-    device=2,
-    is_block_device=False,
-)
-
-
-@pytest.mark.parametrize(
-    ("identity", "now_ns", "wait_ns"),
-    [
-        (BASE, BASE.ctime_ns, 20_000_000),
-        (BASE, BASE.ctime_ns + 19_999_999, 1),
-        (BASE, BASE.ctime_ns + 20_000_000, 0),
-        (BASE, BASE.ctime_ns - 1, 0),  # from the future: an edit now has an older time
-        (dataclasses.replace(BASE, mtime_ns=BASE.ctime_ns + 50), BASE.ctime_ns + 51, 19_999_999),
-        (dataclasses.replace(BASE, ctime_ns=101 * SECOND), 101 * SECOND + 5, 2 * SECOND - 5),
-        (dataclasses.replace(BASE, is_block_device=True), BASE.ctime_ns, 0),
-    ],
-)
-def test_how_long_to_wait(identity: Identity, now_ns: int, wait_ns: int) -> None:
-    assert settling_ns(identity, now_ns) == wait_ns
-
-
-@pytest.mark.parametrize(
-    ("now", "words"),
-    [
-        (BASE, []),
-        (dataclasses.replace(BASE, device=9), []),
-        (dataclasses.replace(BASE, size=3), ["size was 5 bytes, is 3"]),
-        (dataclasses.replace(BASE, inode=4), ["inode was 1, is 4"]),
-        (
-            dataclasses.replace(BASE, is_block_device=True),
-            ["it was a file and is a block device, or the reverse"],
-        ),
-    ],
-)
-def test_changes_in_words(now: Identity, words: list[str]) -> None:
-    assert BASE.changes(now) == words
-
-
-# --- extents ---
-
-
-def make_sparse(path: Path, size: int, extents: tuple[Span, ...]) -> None:
-    with path.open("wb") as file:
-        file.truncate(size)
-        for extent in extents:
-            file.seek(extent.start)
-            file.write(b"\xff" * extent.length)
-
-
-@pytest.mark.parametrize(
-    ("size", "extents"),
-    [
-        (1, (Span(0, 1),)),
-        (300_000, (Span(0, 300_000),)),
-        (300_000, ()),
-        (MIB, (Span(128 * KIB, 256 * KIB),)),
-        (MIB, (Span(0, 64 * KIB), Span(MIB - 64 * KIB, MIB))),
-        (MIB + 5, (Span(512 * KIB, MIB + 5),)),
-        (1 << 40, (Span(64 * KIB, 128 * KIB), Span((1 << 40) - 64 * KIB, 1 << 40))),
-    ],
-)
-def test_extents_of_a_file(tmp_path: Path, size: int, extents: tuple[Span, ...]) -> None:
-    make_sparse(tmp_path / "image", size, extents)
-    with Image.open(tmp_path / "image") as image:
-        assert image.extents() == extents
-        assert image.bytes_read == 0
-
-
-def test_all_that_is_no_extent_reads_as_zeros(tmp_path: Path) -> None:
-    path = tmp_path / "image"
-    random = Random(5)
-    with path.open("wb") as file:
-        file.truncate(4 * MIB)
-        for _ in range(50):
-            file.seek(random.randrange(4 * MIB))
-            file.write(random.randbytes(random.randrange(1, 9000)))
-    content = bytearray(path.read_bytes())
-    with Image.open(path) as image:
-        extents = image.extents()
-    assert list(extents) == sorted(extents)
-    assert len(extents) > 1
-    for extent in extents:
-        content[extent.start : extent.stop] = bytes(extent.length)
-    assert not any(content)
-
-
-def test_a_file_system_that_knows_no_holes() -> None:
-    with Image.open("/sys/kernel/uevent_seqnum") as image:
-        assert image.extents() == (Span(0, image.size),)
 
 
 # --- block devices ---
