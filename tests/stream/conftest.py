@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bundlefs.bundling import store
+from tests.stream.disks import KINDS
 from tests.support import images
 from tests.support.sources import Originals
 
@@ -48,3 +49,12 @@ def spool(tmp_path: Path) -> Path:
     folder = tmp_path / "spool"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A disk without a partition table of each kind."""
+    folder = tmp_path_factory.mktemp("kinds")
+    for kind, make in KINDS.items():
+        make(folder / kind)
+    return {kind: folder / kind for kind in KINDS}

@@ -6,8 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bundlefs.cli import main
 from bundlefs.cli.inspected_text import described, width
+from bundlefs.image.inspection import estimate
+
+
+def few_samples(patch: pytest.MonkeyPatch) -> None:
+    """Have estimates made of a few samples, where they are not what a test is about."""
+    patch.setattr(estimate, "_OF_THOSE", 3)
+    patch.setattr(estimate, "_PIECES", 1)
 
 
 def output(*words: str | Path) -> str:

@@ -1,94 +1,26 @@
 """`bundlefs inspect` of disks: what real tools made is told as they tell it, whatever the form."""
 
-import lzma
 import os
 import shutil
 import struct
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bundlefs.image.inspection import estimate
-from tests.stream.inspecting import codes, inspected, output, remark
+from tests.stream.disks import CODE, ESP, KINDS, MIB, ROOT, UUID, fat, made, root, with_code
+from tests.stream.inspecting import codes, few_samples, inspected, output, remark
 from tests.support import images, sources
-from tests.support.systems import ARM64, X64, disk, system
+from tests.support.systems import X64, disk, system
 from tests.support.tools import run
 
-MIB = images.MIB
-CORPUS = Path(__file__).parents[1] / "corpus/fat"
-ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 BIOS = "21686148-6449-6E6F-744E-656564454649"
-ROOT = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
 SWAP = "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F"
-UUID = "6b3c5f8e-0f6a-4f3c-9a51-3d1f7f0f6b10"
-CODE = b"\xeb\x63\x90" + bytes(range(1, 200))
-
-
-def made(*command: str, size: int = 20 * MIB) -> Callable[[Path], object]:
-    def make(path: Path) -> None:
-        images.sparse_image(path, size, {})
-        path.chmod(0o600)
-        run([*command, path])
-
-    return make
-
-
-def luks(path: Path) -> None:
-    head = b"LUKS\xba\xbe\0\2" + (16384).to_bytes(8, "big") + bytes(8) + b"secrets".ljust(48, b"\0")
-    head += b"sha256".ljust(32, b"\0") + bytes(64) + UUID.encode().ljust(40, b"\0")
-    images.sparse_image(path, 20 * MIB, {0: head.ljust(4096, b"\0")})
-
-
-def lvm(path: Path) -> None:
-    """Write a physical volume's label [LVM2, lib/format_text/layout.h]."""
-    body = struct.pack("<I8s32sQ", 32, b"LVM2 001", b"0123456789abcdefghijklmnopqrstuv", 20 * MIB)
-    body = body.ljust(492, b"\0")
-    crc = zlib.crc32(body, 0xF597A6CF ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
-    images.sparse_image(path, 20 * MIB, {512: struct.pack("<8sQI", b"LABELONE", 1, crc) + body})
-
-
-def iso(path: Path) -> None:
-    folder = path.with_name("iso-tree")
-    folder.mkdir()
-    (folder / "readme").write_text("read me")
-    run(["genisoimage", "-quiet", "-V", "MEDIUM", "-o", path, folder])
-
-
-def fat(bits: int) -> Callable[[Path], object]:
-    data = lzma.decompress((CORPUS / f"fat{bits}.xz").read_bytes())
-    return lambda path: path.write_bytes(data)
 
 
 @pytest.fixture(autouse=True)
 def _few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An estimate is not what this is about."""
-    monkeypatch.setattr(estimate, "_OF_THOSE", 3)
-    monkeypatch.setattr(estimate, "_PIECES", 1)
-
-
-KINDS: dict[str, Callable[[Path], object]] = {
-    "ext2": made("mke2fs", "-q", "-F", "-t", "ext2", "-L", "two"),
-    "ext3": made("mke2fs", "-q", "-F", "-t", "ext3", "-L", "three"),
-    "ext4": made("mke2fs", "-q", "-F", "-t", "ext4", "-L", "r\u00f6\u00f6t"),
-    "xfs": made("mkfs.xfs", "-q", "-L", "extents", size=320 * MIB),
-    "btrfs": made("mkfs.btrfs", "-q", "-L", "b-tree", size=128 * MIB),
-    "swap": made("mkswap", "-q", "-L", "swapped"),
-    "crypto_LUKS": luks,
-    "LVM2_member": lvm,
-    "iso9660": iso,
-    "vfat": fat(16),
-}
-
-
-@pytest.fixture(scope="module")
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("kinds")
-    for kind, make in KINDS.items():
-        make(folder / kind)
-    return {kind: folder / kind for kind in KINDS}
+    few_samples(monkeypatch)
 
 
 def by_blkid(path: Path) -> dict[str, str]:
@@ -265,127 +197,6 @@ def test_a_table_of_another_kind(tmp_path: Path) -> None:
     assert table["kind"] == "sgi"
     assert len(table["partitions"]) >= 1
     assert codes(document)[-1:] != ["boot-loader"]
-
-
-# --- what EC2 will make of it ---
-
-
-def root(folder: Path, fstab: str = "", number: int = X64) -> Path:
-    path = system(folder / "root", number)
-    (folder / "fstab").write_text(fstab)
-    commands = f"mkdir etc\nwrite {folder}/fstab etc/fstab\n"
-    run(["debugfs", "-w", "-f", "-", path], data=commands.encode())
-    return path
-
-
-def with_code(path: Path) -> Path:
-    with path.open("r+b") as file:
-        file.write(CODE)
-    return path
-
-
-def test_larger_than_ec2_takes(tmp_path: Path) -> None:
-    path = images.sparse_image(tmp_path / "image", (10 << 30) + 512, {})
-    run(["mke2fs", "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1", path])
-    document = inspected(path)
-    assert codes(document) == ["size"]
-    assert "10 GiB" in remark(document, "size")
-    os.truncate(path, 10 << 30)
-    assert codes(inspected(path)) in ([], ["cut-short"])
-
-
-@pytest.mark.parametrize("label", ["gpt", "dos"])
-def test_nothing_to_start_from(label: str, tmp_path: Path) -> None:
-    kinds = ("83", "ef") if label == "dos" else (ROOT, ESP)
-    path = disk(tmp_path / "image", [(kinds[0], root(tmp_path))], label)
-    assert "no boot loader" in remark(inspected(path), "boot-loader")
-    fat(16)(tmp_path / "efi")
-    path = disk(
-        tmp_path / "image", [(kinds[0], tmp_path / "root"), (kinds[1], tmp_path / "efi")], label
-    )
-    assert "by UEFI alone" in remark(inspected(path), "boot-loader")
-    assert "boot-loader" not in codes(inspected(with_code(path)))
-
-
-def test_what_no_tool_knows(tmp_path: Path) -> None:
-    path = images.random_image(tmp_path / "image", 4 * MIB)
-    document = inspected(path)
-    assert document["disk"]["content"] is None
-    assert remark(document, "unknown-file-system").startswith("the disk has no file system")
-    junk = images.random_image(tmp_path / "junk", 4 * MIB)
-    path = with_code(disk(tmp_path / "image", [("83", junk), ("83", root(tmp_path))], "dos"))
-    document = inspected(path)
-    assert codes(document) == ["unknown-file-system"]
-    assert remark(document, "unknown-file-system").startswith("partition 1 has no file system")
-
-
-def test_an_architecture_that_no_instance_has(tmp_path: Path) -> None:
-    document = inspected(root(tmp_path, number=ARM64))
-    assert document["disk"]["architecture"] == "arm64"
-    assert codes(document) == ["architecture"]
-
-
-MISSING = (
-    ("/dev/vda1 / ext4 defaults", "/dev/xvda"),
-    ("/dev/nvme0n1p1 / ext4 defaults", "/dev/xvda"),
-    ("/dev/sda1 / ext4 defaults", "/dev/xvda"),
-    ("/dev/mapper/vg-root / ext4 defaults", "no LVM"),
-    ("/dev/vg/root / ext4 defaults", "no LVM"),
-    ("/dev/xvda7 / ext4 defaults", "no partition 7"),
-    (f"UUID={UUID} / ext4 defaults", "this UUID"),
-    ('LABEL="else" / ext4 defaults', "this LABEL"),
-    (f"/dev/disk/by-uuid/{UUID} /srv ext4", "this UUID"),
-    ("PARTLABEL=else / ext4", "this PARTLABEL"),
-)
-
-
-def test_an_fstab_that_names_what_is_not_there(tmp_path: Path) -> None:
-    for number in (0, 5):
-        lines = MISSING[number : number + 5]
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        path = root(folder, "".join(f"{line} 0 0\n" for line, _ in lines))
-        document = inspected(with_code(disk(folder / "image", [("83", path)], "dos")))
-        texts = [one["text"] for one in document["remarks"] if one["code"] == "fstab"]
-        assert codes(document) == ["fstab"] * 5
-        for text, (line, why) in zip(texts, lines, strict=True):
-            assert f"partition 1 names {line.split()[0]}, which will not be there" in text
-            assert why in text
-
-
-def test_where_not_all_is_seen_no_more_is_claimed(kinds: dict[str, Path], tmp_path: Path) -> None:
-    path = root(tmp_path, f"/dev/mapper/vg-home /home ext4 defaults 0 0\nUUID={UUID} /srv ext4\n")
-    document = inspected(
-        with_code(disk(tmp_path / "image", [("83", path), ("8e", kinds["LVM2_member"])], "dos"))
-    )
-    assert codes(document) == []
-
-
-def test_a_bare_file_system_may_name_a_paravirtual_disk(tmp_path: Path) -> None:
-    document = inspected(root(tmp_path, "/dev/sda1 / ext4 defaults 0 1\n"))
-    assert codes(document) == []
-    assert "no partition table" in remark(document, "virtualization")
-
-
-@pytest.mark.parametrize("options", [[], ["-b", "1024"], ["-O", "^flex_bg,^64bit"]])
-def test_old_data_in_free_space(options: list[str], tmp_path: Path) -> None:
-    path, tree = tmp_path / "image", tmp_path / "tree"
-    tree.mkdir()
-    images.random_image(tree / "deleted", 5 * MIB)
-    images.random_image(tree / "kept", 3 * MIB)
-    run(["mke2fs", "-q", "-F", "-t", "ext4", *options, "-d", tree, path, "48M"])
-    document = inspected(path)
-    [before] = document["disk"]["free_space"]
-    assert before["old"] == 0
-    assert codes(document) == []
-    run(["debugfs", "-w", "-R", "rm deleted", path])
-    document = inspected(path)
-    [after] = document["disk"]["free_space"]
-    assert after["free"] >= before["free"]
-    about = abs(after["old"] - 5 * MIB) < (64 << 10 if after["whole"] else 2 * MIB)
-    assert about, after
-    assert codes(document) == ["old-data"]
-    assert "keys included" in remark(document, "old-data")
 
 
 # --- what it is not, and what it does not do ---

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from bundlefs.base.spans import Span
 from bundlefs.cli import main
-from bundlefs.image.inspection import estimate, tools
+from bundlefs.image.inspection import tools
 from bundlefs.image.look import superblocks
 from bundlefs.image.look.free import old_data
 from bundlefs.image.look.fstab import Known, missing
 from bundlefs.image.look.partitions import partition_table
 from bundlefs.image.look.window import Budget, UnreadableError, Window
-from tests.stream.inspecting import codes, inspected, output, remark
+from tests.stream.inspecting import codes, few_samples, inspected, output, remark
 from tests.support import images
 from tests.support.systems import X64, disk, system
 from tests.support.tools import run
@@ -30,8 +30,7 @@ LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 
 @pytest.fixture(autouse=True)
 def _few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "_OF_THOSE", 3)
-    monkeypatch.setattr(estimate, "_PIECES", 1)
+    few_samples(monkeypatch)
 
 
 def gpt(path: Path, count: int, entry: bytes = b"", width: int = 128) -> Path:
