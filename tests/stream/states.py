@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bundlefs.base.spans import Span
 from bundlefs.codec.cbc import CbcState
+from bundlefs.keys.rsa import Secret
 from bundlefs.state import file as statefile
 from bundlefs.state import open as module
 from bundlefs.state.choice import Wanted
@@ -37,3 +38,15 @@ def blocks_in(path: Path) -> int:
     contents = statefile.read(path)
     assert contents
     return contents.index.blocks
+
+
+def read(state: StateFile) -> None:
+    """Do what the first reader of a byte does."""
+    state.begin()
+    grow(state)
+
+
+def secret(path: Path, asked: Wanted, *, fresh: bool = False) -> Secret:
+    """Open the bundle that is asked for, and tell its secret."""
+    with opened(path, asked, fresh=fresh) as state:
+        return state.secret

@@ -1,6 +1,5 @@
 """Several bundles of one state file: each is there again when it is asked for again."""
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -13,10 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bundlefs import Bundle, Metadata
 from bundlefs.base.errors import StateError
 from bundlefs.cli import main
-from bundlefs.keys.rsa import Secret
 from bundlefs.state import file as statefile
 from bundlefs.state import kept as statekept
 from bundlefs.state.choice import Wanted
@@ -24,10 +21,8 @@ from bundlefs.state.format import StateContents
 from bundlefs.state.lock import lock_holder
 from bundlefs.state.open import forget
 from bundlefs.state.places import default_path
-from bundlefs.state.saved import StateFile
-from tests.stream.states import WANTED, grow, open_file, opened
+from tests.stream.states import WANTED, open_file, opened, read, secret
 from tests.support import images
-from tests.support.tools import ACCOUNT
 
 HOUR = 3600 * 10**9
 
@@ -40,17 +35,6 @@ def path(tmp_path: Path) -> Path:
 def like(**terms: str) -> Wanted:
     """Ask for another bundle of the same image."""
     return replace(WANTED, terms={**WANTED.terms, **terms})
-
-
-def read(state: StateFile) -> None:
-    """Do what the first reader of a byte does."""
-    state.begin()
-    grow(state)
-
-
-def secret(path: Path, asked: Wanted, *, fresh: bool = False) -> Secret:
-    with opened(path, asked, fresh=fresh) as state:
-        return state.secret
 
 
 def contents(path: Path) -> StateContents:
@@ -371,103 +355,3 @@ def test_forget_a_file_of_the_users_own(path: Path, capsys: pytest.CaptureFixtur
     main(["state", "forget", str(path)])
     assert capsys.readouterr().out == f"forgot {kept}\nforgot {path}\n"
     assert list(path.parent.iterdir()) == [other]
-
-
-# Locks
-
-
-@pytest.mark.parametrize("data", [b"my notes\n", b"bundlefs-lock?", b"\0", b"process 1, gone"])
-def test_a_file_in_the_place_of_the_lock_stays_as_it_is(path: Path, data: bytes) -> None:
-    path.parent.mkdir()
-    lock = path.with_name("disk.state.lock")
-    lock.write_bytes(data)
-    for attempt in (lambda: open_file(path), lambda: forget(path)):
-        with pytest.raises(StateError, match=f"{re.escape(str(lock))} would be its lock"):
-            attempt()
-    assert lock.read_bytes() == data
-    assert lock_holder(path) is None
-    assert lock.read_bytes() == data
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"bundlefs-lock\n", b"bundlefs-lock\nprocess 1, mounted on /a", b"bundlefs-"]
-)
-def test_a_lock_that_was_left_is_taken(path: Path, data: bytes) -> None:
-    path.parent.mkdir()
-    path.with_name("disk.state.lock").write_bytes(data)
-    with opened(path):
-        assert lock_holder(path) == "a mount"
-
-
-def test_a_lock_that_an_earlier_version_left(path: Path) -> None:
-    path.parent.mkdir()
-    for data in (b"process 77, mounted on /mnt/x", b"process 77, bundling to dest"):
-        path.with_name("disk.state.lock").write_bytes(data)
-        secret(path, WANTED)
-
-
-def test_a_fifo_in_the_place_of_the_lock(path: Path) -> None:
-    path.parent.mkdir()
-    os.mkfifo(path.with_name("disk.state.lock"))
-    with pytest.raises(StateError, match="would be its lock"):
-        open_file(path)
-
-
-@pytest.mark.parametrize("number", [37, 95, 5])
-def test_locks_that_are_not_to_be_had(
-    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    def refuse(*_: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(StateError, match=f"cannot lock .*: {os.strerror(number)}") as caught:
-        open_file(path)
-    assert "in use" not in str(caught.value)
-    assert "--state" in str(caught.value)
-
-
-# Writes
-
-
-def test_it_is_written_when_something_has_changed(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = []
-    replaced = statefile.replace
-
-    def count(target: Path, data: bytes) -> None:
-        written.append(target)
-        replaced(target, data)
-
-    monkeypatch.setattr(statefile, "replace", count)
-    with opened(path) as state:
-        assert len(written) == 1
-        for _ in range(3):
-            state.save()
-        assert len(written) == 1
-        read(state)
-        state.save()
-        state.save()
-        assert len(written) == 3
-        state.manifests["image.manifest.xml"] = "<manifest/>"
-        state.save()
-        state.save()
-        assert len(written) == 4 == state.writes
-    assert len(written) == 4, "nothing has changed since"
-
-
-def test_a_bundle_from_beginning_to_end(path: Path, tmp_path: Path) -> None:
-    image = images.text_image(tmp_path / "disk", 4096)
-    with opened(path) as state:
-        with Bundle.from_image(image, Metadata(ACCOUNT), level=1, state=state) as bundle:
-            assert state.writes == 1
-            for name in bundle.names():
-                bundle.read(name, 0, 1 << 20)
-            # Before the first byte, at the end of the pass, and with the manifest.
-            assert state.writes == 4
-        assert state.writes == 4
-    assert state.writes == 4
-    with opened(path) as again, Bundle.from_image(image, Metadata(ACCOUNT), state=again) as bundle:
-        assert len(bundle.names()) == 2
-    assert again.writes == 1, "to take it up; it may have been moved"

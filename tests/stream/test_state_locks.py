@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,17 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from bundlefs import Bundle, Metadata
 from bundlefs.base.errors import StateError
 from bundlefs.codec.cbc import CbcState
+from bundlefs.state import file as statefile
 from bundlefs.state import saved
 from bundlefs.state.index import Totals
 from bundlefs.state.lock import LockedError, lock_holder, take_lock
 from bundlefs.state.open import forget
 from bundlefs.state.places import default_folder, default_path
 from bundlefs.state.saved import StateFile
-from tests.stream.states import blocks_in, grow, open_file, opened
+from tests.stream.states import WANTED, blocks_in, grow, open_file, opened, read, secret
 from tests.support import images
-from tests.support.tools import run
+from tests.support.tools import ACCOUNT, run
 
 
 @pytest.fixture
@@ -122,6 +125,57 @@ def test_what_a_kill_left_is_swept(path: Path) -> None:
         assert not left.exists()
 
 
+@pytest.mark.parametrize("data", [b"my notes\n", b"bundlefs-lock?", b"\0", b"process 1, gone"])
+def test_a_file_in_the_place_of_the_lock_stays_as_it_is(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True)
+    lock = path.with_name("disk.state.lock")
+    lock.write_bytes(data)
+    for attempt in (lambda: open_file(path), lambda: forget(path)):
+        with pytest.raises(StateError, match=f"{re.escape(str(lock))} would be its lock"):
+            attempt()
+    assert lock.read_bytes() == data
+    assert lock_holder(path) is None
+    assert lock.read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"bundlefs-lock\n", b"bundlefs-lock\nprocess 1, mounted on /a", b"bundlefs-"]
+)
+def test_a_lock_that_was_left_is_taken(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True)
+    path.with_name("disk.state.lock").write_bytes(data)
+    with opened(path):
+        assert lock_holder(path) == "a mount"
+
+
+def test_a_lock_that_an_earlier_version_left(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    for data in (b"process 77, mounted on /mnt/x", b"process 77, bundling to dest"):
+        path.with_name("disk.state.lock").write_bytes(data)
+        secret(path, WANTED)
+
+
+def test_a_fifo_in_the_place_of_the_lock(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path.with_name("disk.state.lock"))
+    with pytest.raises(StateError, match="would be its lock"):
+        open_file(path)
+
+
+@pytest.mark.parametrize("number", [37, 95, 5])
+def test_locks_that_are_not_to_be_had(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StateError, match=f"cannot lock .*: {os.strerror(number)}") as caught:
+        open_file(path)
+    assert "in use" not in str(caught.value)
+    assert "--state" in str(caught.value)
+
+
 # Saves
 
 
@@ -207,6 +261,49 @@ def test_no_room_later(
         state.save()
         assert blocks_in(path) == 3
     assert len(caplog.records) == 1
+
+
+def test_it_is_written_when_something_has_changed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    replaced = statefile.replace
+
+    def count(target: Path, data: bytes) -> None:
+        written.append(target)
+        replaced(target, data)
+
+    monkeypatch.setattr(statefile, "replace", count)
+    with opened(path) as state:
+        assert len(written) == 1
+        for _ in range(3):
+            state.save()
+        assert len(written) == 1
+        read(state)
+        state.save()
+        state.save()
+        assert len(written) == 3
+        state.manifests["image.manifest.xml"] = "<manifest/>"
+        state.save()
+        state.save()
+        assert len(written) == 4 == state.writes
+    assert len(written) == 4, "nothing has changed since"
+
+
+def test_a_bundle_from_beginning_to_end(path: Path, tmp_path: Path) -> None:
+    image = images.text_image(tmp_path / "disk", 4096)
+    with opened(path) as state:
+        with Bundle.from_image(image, Metadata(ACCOUNT), level=1, state=state) as bundle:
+            assert state.writes == 1
+            for name in bundle.names():
+                bundle.read(name, 0, 1 << 20)
+            # Before the first byte, at the end of the pass, and with the manifest.
+            assert state.writes == 4
+        assert state.writes == 4
+    assert state.writes == 4
+    with opened(path) as again, Bundle.from_image(image, Metadata(ACCOUNT), state=again) as bundle:
+        assert len(bundle.names()) == 2
+    assert again.writes == 1, "to take it up; it may have been moved"
 
 
 # Places
