@@ -1,11 +1,14 @@
-"""Images and stores that several modules of this folder use."""
+"""Images, folders of images and stores that several modules of this folder use."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from bundlefs.bundling import store
+from bundlefs.fuse.shelf import Shelf
 from tests.stream.disks import KINDS
+from tests.stream.shelves import Opener
 from tests.support import images
 from tests.support.sources import Originals
 
@@ -58,3 +61,27 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for kind, make in KINDS.items():
         make(folder / kind)
     return {kind: folder / kind for kind in KINDS}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two images in a folder, a link to one, and what is no image."""
+    for name in ("b", "a", ".hidden"):
+        (tmp_path / name).write_bytes(b"image")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "link").symlink_to("a")
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path
+
+
+@pytest.fixture
+def opener() -> Opener:
+    """Who opens images for `shelf`."""
+    return Opener()
+
+
+@pytest.fixture
+def shelf(folder: Path, opener: Opener) -> Shelf:
+    """The folder of images."""
+    return Shelf(folder, opener)
