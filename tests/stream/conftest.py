@@ -8,6 +8,7 @@ import pytest
 from bundlefs.bundling import store
 from bundlefs.fuse.shelf import Shelf
 from tests.stream.disks import KINDS
+from tests.stream.engine import Setting, opened, read_parts
 from tests.stream.shelves import Opener
 from tests.support import images
 from tests.support.sources import Originals
@@ -85,3 +86,10 @@ def opener() -> Opener:
 def shelf(folder: Path, opener: Opener) -> Shelf:
     """The folder of images."""
     return Shelf(folder, opener)
+
+
+@pytest.fixture(scope="module")
+def parts(noisy: Path) -> dict[str, bytes]:
+    """What a mount shows of `noisy`: seven parts."""
+    with opened(noisy, Setting(level=1, cache=256 * MIB)) as bundle:
+        return {f"image.part.{number:02}": data for number, data in enumerate(read_parts(bundle))}
