@@ -1,51 +1,22 @@
-"""`bundlefs state`, and what a mount says of a state file that it cannot or must not use."""
+"""`bundlefs state`: what it tells of state files and access points, forgets, and leaves alone."""
 
 import json
-import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bundlefs import open_bundle
-from bundlefs.keys.rsa import Secret
-from bundlefs.state import file as statefile
 from tests.mount.commands import attempt, refusal
+from tests.mount.states import secret_of
 from tests.support import images
 from tests.support.keys import KeyPair
-from tests.support.mounts import Mount, bundlefs, mounted
+from tests.support.mounts import bundlefs, mounted
 from tests.support.tools import run
 
 MIB = images.MIB
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    return images.random_image(tmp_path / "disk", 12 * MIB)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "state-home" / "bundlefs"
-
-
-@pytest.fixture
-def mountpoint(tmp_path: Path) -> Path:
-    made = tmp_path / "mnt"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
-def state(image: Path, mountpoint: Path, folder: Path) -> Path:
-    """The state file of a complete bundle."""
-    with mounted(image, mountpoint, "--level", "1") as mount:
-        mount.manifest().read_bytes()
-    [path] = folder.glob("*.state")
-    return path
 
 
 def listed() -> list[dict[str, Any]]:
@@ -53,25 +24,19 @@ def listed() -> list[dict[str, Any]]:
     return rows
 
 
-def secret_of(path: Path) -> Secret:
-    contents = statefile.read(path)
-    assert contents
-    return contents.secret
-
-
 # For people
 
 
-def test_nothing_is_there(folder: Path, image: Path) -> None:
-    assert bundlefs("state", "list") == f"nothing in {folder}\n"
+def test_nothing_is_there(state_folder: Path, image: Path) -> None:
+    assert bundlefs("state", "list") == f"nothing in {state_folder}\n"
     assert listed() == []
     for action in ("show", "forget"):
         ending = attempt("state", action, image)
         assert (ending.code, ending.out) == (1, "")
         assert ending.err == (
-            f"bundlefs: no state of {image} in {folder}; see: bundlefs state list\n"
+            f"bundlefs: no state of {image} in {state_folder}; see: bundlefs state list\n"
         )
-    assert not folder.exists(), "to look makes nothing"
+    assert not state_folder.exists(), "to look makes nothing"
 
 
 def test_an_image_that_leads_nowhere(tmp_path: Path) -> None:
@@ -79,7 +44,7 @@ def test_an_image_that_leads_nowhere(tmp_path: Path) -> None:
     assert "no state of" in attempt("state", "show", tmp_path / "loop").err
 
 
-def test_list(image: Path, tmp_path: Path, mountpoint: Path, folder: Path) -> None:
+def test_list(image: Path, tmp_path: Path, mountpoint: Path, state_folder: Path) -> None:
     other = images.text_image(tmp_path / "other", 3 * MIB)
     with mounted(image, mountpoint, "--level", "1") as mount:
         assert len(mount.parts()) == 2
@@ -98,7 +63,7 @@ def test_list(image: Path, tmp_path: Path, mountpoint: Path, folder: Path) -> No
     assert [rows[str(image)][name] for name in ("parts", "complete")] == [2, True]
     for row in rows.values():
         path = Path(row["file"])
-        assert path.parent == folder
+        assert path.parent == state_folder
         assert row["size"] == path.stat().st_size
         assert (row["mounted"], row["holder"]) == (False, None)
         assert abs(row["since"] - path.stat().st_mtime) < 3600
@@ -155,23 +120,23 @@ def packed(tmp_path: Path) -> Path:
 
 
 def test_forget_removes_the_points_of_an_image(
-    packed: Path, mountpoint: Path, folder: Path
+    packed: Path, mountpoint: Path, state_folder: Path
 ) -> None:
     for prefix in ("image", "other"):
         with mounted(packed, mountpoint, "--prefix", prefix) as mount:
             mount.manifest(f"{prefix}.manifest.xml").read_bytes()
-    [points] = folder.glob("*.points")
-    first, second = sorted(folder.glob("*.state"))
+    [points] = state_folder.glob("*.points")
+    first, second = sorted(state_folder.glob("*.state"))
     assert [row["file"] for row in listed()] == [str(path) for path in (first, second, points)]
     # The other bundle needs them.
     assert bundlefs("state", "forget", first) == f"forgot {first}\n"
     assert points.exists()
     assert bundlefs("state", "forget", packed) == f"forgot {second}\nforgot {points}\n"
-    assert list(folder.iterdir()) == []
+    assert list(state_folder.iterdir()) == []
 
 
 def test_forget_removes_the_points_beside_a_state(
-    packed: Path, mountpoint: Path, folder: Path, tmp_path: Path
+    packed: Path, mountpoint: Path, state_folder: Path, tmp_path: Path
 ) -> None:
     state, points = tmp_path / "kept", tmp_path / "kept.points"
     with mounted(packed, mountpoint, "--state", state) as mount:
@@ -182,7 +147,7 @@ def test_forget_removes_the_points_beside_a_state(
     assert bundlefs("state", "forget", state) == f"forgot {state}\nforgot {points}\n"
     assert not points.exists()
     assert users.exists()
-    assert not folder.exists()
+    assert not state_folder.exists()
 
 
 def test_points_of_an_opened_bundle(image: Path, tmp_path: Path, user_keys: KeyPair) -> None:
@@ -199,9 +164,11 @@ def test_points_of_an_opened_bundle(image: Path, tmp_path: Path, user_keys: KeyP
     assert listed() == []
 
 
-def test_forget_is_refused_while_it_is_mounted(image: Path, mountpoint: Path, folder: Path) -> None:
+def test_forget_is_refused_while_it_is_mounted(
+    image: Path, mountpoint: Path, state_folder: Path
+) -> None:
     with mounted(image, mountpoint) as mount:
-        [path] = folder.glob("*.state")
+        [path] = state_folder.glob("*.state")
         for what in (image, path):
             ending = attempt("state", "forget", what)
             assert (ending.code, ending.out) == (1, "")
@@ -245,14 +212,14 @@ def test_damaged_ones_are_shown_and_can_be_forgotten(image: Path, state: Path) -
 
 
 def test_the_secret_is_shown_nowhere(
-    image: Path, mountpoint: Path, tmp_path: Path, user_keys: KeyPair, folder: Path
+    image: Path, mountpoint: Path, tmp_path: Path, user_keys: KeyPair, state_folder: Path
 ) -> None:
     log, empty = tmp_path / "log", tmp_path / "empty"
     empty.mkdir()
     options = ("--user-key", user_keys.private, "--verbose", "--log-file", log)
     for more in ((), (), ("--level", "9"), ("--fresh",)):
         with mounted(image, mountpoint, *options, *more) as mount:
-            [path] = folder.glob("*.state")
+            [path] = state_folder.glob("*.state")
             secret = secret_of(path)
             said = mount.manifest().read_text() + json.dumps(mount.status())
             for words in (["list"], ["list", "--json"], ["show", image]):
@@ -267,144 +234,3 @@ def test_the_secret_is_shown_nowhere(
         for value in (secret.key, secret.iv):
             assert value.hex() not in said
             assert repr(value)[2:-1] not in said
-
-
-# What a mount says
-
-
-def test_a_second_mount_is_told_of_the_first(image: Path, mountpoint: Path, tmp_path: Path) -> None:
-    second = tmp_path / "second"
-    second.mkdir()
-    link = tmp_path / "link"
-    link.symlink_to(image)
-    with mounted(image, mountpoint) as mount:
-        for words in ([image], ["--fresh", image], ["--level", "9", image], [link]):
-            line = refusal("mount", *words, second, code=1)
-            assert f"is in use by process {mount.pid}, mounted on {mountpoint}; unmount" in line
-            assert "give this one another --prefix or --state" in line
-        with mounted(image, second, "--state", "none") as other:
-            assert len(other.parts()) == 2
-        assert len(mount.parts()) == 2
-
-
-def truncated(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def emptied(path: Path) -> None:
-    os.truncate(path, 0)
-
-
-def garbled(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[300] ^= 1
-    path.write_bytes(data)
-
-
-def of_the_future(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b"state 1\n", b"state 2\n", 1))
-
-
-def anothers(path: Path) -> None:
-    os.chown(path, 12345, 12345)
-
-
-def opened_up(path: Path) -> None:
-    path.chmod(0o644)
-
-
-def a_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def a_link(path: Path) -> None:
-    path.rename(path.with_suffix(".elsewhere"))
-    path.symlink_to(path.with_suffix(".elsewhere"))
-
-
-def a_fifo(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path, 0o600)
-
-
-SPOILT: list[tuple[Callable[[Path], None], str]] = [
-    (truncated, "it is damaged or cut short"),
-    (emptied, "it is not a state file of bundlefs, or is damaged"),
-    (garbled, "it is damaged or cut short"),
-    (of_the_future, "it is of version 2; this bundlefs knows version 1"),
-    (anothers, "it belongs to user 12345, not to you (0)"),
-    (opened_up, "others may open it (mode 0644)"),
-    (a_folder, "it is not a regular file; name another with --state"),
-    (a_link, "it is a symbolic link; name another with --state"),
-    (a_fifo, "it is not a regular file; name another with --state"),
-]
-
-
-@pytest.mark.parametrize(("spoil", "text"), SPOILT, ids=[spoil.__name__ for spoil, _ in SPOILT])
-def test_a_state_that_cannot_be_trusted(
-    image: Path, state: Path, mountpoint: Path, spoil: Callable[[Path], None], text: str
-) -> None:
-    before = secret_of(state)
-    spoil(state)
-    line = refusal("mount", image, mountpoint, code=1)
-    assert line.startswith(f"bundlefs: state file {state}: {text}")
-    assert refusal("mount", image, mountpoint, code=1) == line
-    if "--fresh starts a new bundle with a new key" in line:
-        with mounted(image, mountpoint, "--fresh") as mount:
-            assert mount.status()["phase"] == "idle"
-            assert secret_of(state) != before
-    else:
-        assert "--state" in line
-        with mounted(image, mountpoint, "--state", state.with_name("another")):
-            pass
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    where = tmp_path / "small"
-    where.mkdir()
-    run(["mount", "-t", "tmpfs", "-o", "size=64k", "bundlefs-test", where])
-    try:
-        yield where
-    finally:
-        run(["umount", "-l", where])
-
-
-def fill(disk: Path) -> Path:
-    ballast = disk / "ballast"
-    free = os.statvfs(disk)
-    ballast.write_bytes(bytes(free.f_bfree * free.f_bsize))
-    assert os.statvfs(disk).f_bfree == 0
-    return ballast
-
-
-def test_a_full_disk_at_mount(image: Path, mountpoint: Path, small_disk: Path) -> None:
-    fill(small_disk)
-    path = small_disk / "state"
-    line = refusal("mount", "--state", path, image, mountpoint, code=1)
-    assert line.startswith(f"bundlefs: cannot write the state file {path}: No space left on device")
-    assert "name another place with --state" in line
-    assert not path.exists()
-
-
-def everything(mount: Mount) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in mount.path.iterdir()}
-
-
-def test_a_full_disk_while_mounted(
-    image: Path, mountpoint: Path, small_disk: Path, tmp_path: Path
-) -> None:
-    path, log = small_disk / "state", tmp_path / "log"
-    options = ("--level", "1", "--state", path)
-    with mounted(image, mountpoint, *options, "--log-file", log) as mount:
-        ballast = fill(small_disk)
-        shown = everything(mount)
-        warnings = [line for line in log.read_text().splitlines() if " WARNING: " in line]
-        [warning] = warnings
-        assert f"cannot save to {path}: No space left on device; after a crash, what" in warning
-        assert mount.status()["phase"] == "complete"
-        ballast.unlink()
-    with mounted(image, mountpoint, *options) as mount:
-        assert everything(mount) == shown
-        assert mount.status()["phase"] == "complete"
