@@ -1,11 +1,13 @@
 """Images, and mounts of them, that several modules of this folder use."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import images
-from tests.support.mounts import mounted
+from tests.support.mounts import Mount, mounted
+from tests.support.tools import run
 
 MIB = images.MIB
 
@@ -29,3 +31,25 @@ def state(image: Path, mountpoint: Path, state_folder: Path) -> Path:
         mount.manifest().read_bytes()
     [path] = state_folder.glob("*.state")
     return path
+
+
+@pytest.fixture(scope="module")
+def shared_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two full parts, and one of about 3 MiB."""
+    return images.random_image(tmp_path_factory.mktemp("image") / "disk", 23 * MIB)
+
+
+@pytest.fixture(scope="module")
+def shared_mount(shared_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
+    """A mount that all tests here share: nothing that they do may change it."""
+    options = ("--level", "1", "--region", "us-east-1", "--region", "cn-north-1")
+    with mounted(shared_image, tmp_path_factory.mktemp("mount") / "mnt", *options) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_copy(shared_mount: Mount, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `cp` makes of the mount: the reference for every other way of reading."""
+    folder = tmp_path_factory.mktemp("copy")
+    run(["cp", "-r", f"{shared_mount.path}/.", folder])
+    return folder

@@ -1,76 +1,38 @@
-"""The files of a mount as a program sees them: attributes, names, and every way of reading."""
+"""The files of a mount as a program sees them: attributes, names, and no way to change any."""
 
 import errno
 import json
-import mmap
 import os
-import random
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.mount.commands import attempt, names
+from tests.mount.shown import NAMES, fails_with
 from tests.support import images, oracles
 from tests.support.mounts import Mount, bundlefs, mounted
 from tests.support.tools import run
 
 MIB = images.MIB
-PART = 10 * MIB
 DIGEST = "user.bundlefs.sha1"
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two full parts, and one of about 3 MiB."""
-    return images.random_image(tmp_path_factory.mktemp("image") / "disk", 23 * MIB)
-
-
-@pytest.fixture(scope="module")
-def mount(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
-    """A mount that all tests here share: nothing that they do may change it."""
-    options = ("--level", "1", "--region", "us-east-1", "--region", "cn-north-1")
-    with mounted(image, tmp_path_factory.mktemp("mount") / "mnt", *options) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def copy(mount: Mount, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `cp` makes of the mount: the reference for every other way of reading."""
-    folder = tmp_path_factory.mktemp("copy")
-    run(["cp", "-r", f"{mount.path}/.", folder])
-    return folder
-
-
-NAMES = [
-    "image.cn-north-1.manifest.xml",
-    "image.manifest.xml",
-    "image.part.00",
-    "image.part.01",
-    "image.part.02",
-]
 CONTROL = ".bundlefs"
-every_name = pytest.mark.parametrize("name", NAMES)
-
-
-def fails_with(*numbers: int) -> "pytest.RaisesExc[OSError]":
-    return pytest.raises(OSError, check=lambda error: error.errno in numbers)
 
 
 # stat
 
 
-def test_the_listing(mount: Mount, copy: Path) -> None:
-    assert names(mount.path) == NAMES
-    assert names(copy) == NAMES
+def test_the_listing(shared_mount: Mount, shared_copy: Path) -> None:
+    assert names(shared_mount.path) == NAMES
+    assert names(shared_copy) == NAMES
 
 
-def test_one_time_for_all(image: Path, tmp_path: Path) -> None:
+def test_one_time_for_all(shared_image: Path, tmp_path: Path) -> None:
     before = time.time_ns()
-    with mounted(image, tmp_path / "mnt", "--state", "none") as mount:
+    with mounted(shared_image, tmp_path / "mnt", "--state", "none") as mount:
         after = time.time_ns()
         paths = [mount.path, *mount.path.iterdir(), mount.path / CONTROL]
         statuses = [path.stat() for path in paths]
@@ -79,10 +41,10 @@ def test_one_time_for_all(image: Path, tmp_path: Path) -> None:
     assert before <= made <= after
 
 
-def test_the_time_stays(mount: Mount) -> None:
-    before = {path.stat().st_mtime_ns for path in mount.path.iterdir()}
+def test_the_time_stays(shared_mount: Mount) -> None:
+    before = {path.stat().st_mtime_ns for path in shared_mount.path.iterdir()}
     time.sleep(0.02)
-    assert {path.stat().st_mtime_ns for path in mount.path.iterdir()} == before
+    assert {path.stat().st_mtime_ns for path in shared_mount.path.iterdir()} == before
 
 
 @pytest.mark.parametrize(
@@ -104,58 +66,60 @@ def test_modes_less_the_umask(
     assert folders == {stat.S_IFDIR | folder}
 
 
-def test_owner_and_links(mount: Mount) -> None:
-    for path in (mount.path, *mount.path.iterdir(), mount.path / CONTROL):
+def test_owner_and_links(shared_mount: Mount) -> None:
+    for path in (shared_mount.path, *shared_mount.path.iterdir(), shared_mount.path / CONTROL):
         status = path.stat()
         assert (status.st_uid, status.st_gid) == (os.getuid(), os.getgid())
         assert status.st_nlink == (2 if path.is_dir() else 1)
 
 
-def test_inodes_differ_and_stay(mount: Mount) -> None:
-    inodes = {name: (mount.path / name).stat().st_ino for name in NAMES}
+def test_inodes_differ_and_stay(shared_mount: Mount) -> None:
+    inodes = {name: (shared_mount.path / name).stat().st_ino for name in NAMES}
     assert len(set(inodes.values())) == len(NAMES)
-    assert {entry.name: entry.inode() for entry in os.scandir(mount.path)} == inodes
+    assert {entry.name: entry.inode() for entry in os.scandir(shared_mount.path)} == inodes
 
 
-def test_sizes(mount: Mount, copy: Path) -> None:
+def test_sizes(shared_mount: Mount, shared_copy: Path) -> None:
     for name in NAMES:
-        shown = (mount.path / name).stat()
-        assert shown.st_size == (copy / name).stat().st_size
+        shown = (shared_mount.path / name).stat()
+        assert shown.st_size == (shared_copy / name).stat().st_size
         assert shown.st_blocks == -(-shown.st_size // 512)
 
 
 # Extended attributes
 
 
-def test_parts_have_their_digest(mount: Mount, copy: Path) -> None:
+def test_parts_have_their_digest(shared_mount: Mount, shared_copy: Path) -> None:
     parts = [name for name in NAMES if "part" in name]
-    digests = [os.getxattr(mount.path / name, DIGEST).decode() for name in parts]
-    assert digests == oracles.sha1sum(copy / name for name in parts)
-    assert [os.listxattr(mount.path / name) for name in parts] == [[DIGEST]] * len(parts)
+    digests = [os.getxattr(shared_mount.path / name, DIGEST).decode() for name in parts]
+    assert digests == oracles.sha1sum(shared_copy / name for name in parts)
+    assert [os.listxattr(shared_mount.path / name) for name in parts] == [[DIGEST]] * len(parts)
 
 
-def test_getfattr_dumps_it(mount: Mount, copy: Path) -> None:
-    dump = run(["getfattr", "--absolute-names", "-d", mount.path / "image.part.02"]).decode()
-    [digest] = oracles.sha1sum([copy / "image.part.02"])
-    assert dump == f'# file: {mount.path}/image.part.02\n{DIGEST}="{digest}"\n\n'
+def test_getfattr_dumps_it(shared_mount: Mount, shared_copy: Path) -> None:
+    dump = run(["getfattr", "--absolute-names", "-d", shared_mount.path / "image.part.02"]).decode()
+    [digest] = oracles.sha1sum([shared_copy / "image.part.02"])
+    assert dump == f'# file: {shared_mount.path}/image.part.02\n{DIGEST}="{digest}"\n\n'
 
 
-def test_manifests_and_folders_have_none(mount: Mount) -> None:
-    for path in (mount.manifest(), mount.path, mount.path / CONTROL):
+def test_manifests_and_folders_have_none(shared_mount: Mount) -> None:
+    for path in (shared_mount.manifest(), shared_mount.path, shared_mount.path / CONTROL):
         assert os.listxattr(path) == []
         with fails_with(errno.ENODATA):
             os.getxattr(path, DIGEST)
 
 
 @pytest.mark.parametrize("kind", ["image", "folder", "image of a folder"])
-def test_what_is_made_when_looked_up_has_none(kind: str, mount: Mount, tmp_path: Path) -> None:
+def test_what_is_made_when_looked_up_has_none(
+    kind: str, shared_mount: Mount, tmp_path: Path
+) -> None:
     """Who copies attributes asks for them: Python's copy2, `rsync -X`, `getfattr`."""
     if kind == "image":
-        assert_made_files_have_none(mount.path, tmp_path)
+        assert_made_files_have_none(shared_mount.path, tmp_path)
         return
     folder = tmp_path / "images"
     folder.mkdir()
-    (folder / "one").symlink_to(mount.image)
+    (folder / "one").symlink_to(shared_mount.image)
     with mounted(folder, tmp_path / "mnt", "--state", "none") as many:
         shown = many.path if kind == "folder" else many.path / "one"
         assert_made_files_have_none(shown, tmp_path)
@@ -171,14 +135,14 @@ def assert_made_files_have_none(shown: Path, tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_size
 
 
-def test_no_other_attribute(mount: Mount) -> None:
+def test_no_other_attribute(shared_mount: Mount) -> None:
     with fails_with(errno.ENODATA):
-        os.getxattr(mount.path / "image.part.00", "user.other")
+        os.getxattr(shared_mount.path / "image.part.00", "user.other")
 
 
-def test_a_digest_needs_no_read_before(image: Path, tmp_path: Path) -> None:
+def test_a_digest_needs_no_read_before(shared_image: Path, tmp_path: Path) -> None:
     options = ("--level", "1", "--state", "none")
-    with mounted(image, tmp_path / "mnt", *options) as mount:
+    with mounted(shared_image, tmp_path / "mnt", *options) as mount:
         digest = os.getxattr(mount.path / "image.part.00", DIGEST).decode()
         assert [digest] == oracles.sha1sum([mount.path / "image.part.00"])
         assert mount.status()["parts_made"] == 1
@@ -187,15 +151,15 @@ def test_a_digest_needs_no_read_before(image: Path, tmp_path: Path) -> None:
 # The control folder
 
 
-def test_the_control_folder_is_never_listed(mount: Mount) -> None:
-    assert CONTROL not in names(mount.path)
-    assert CONTROL not in run(["ls", "-A", mount.path]).decode()
-    assert CONTROL not in run(["find", mount.path]).decode()
-    assert (mount.path / CONTROL).is_dir()
+def test_the_control_folder_is_never_listed(shared_mount: Mount) -> None:
+    assert CONTROL not in names(shared_mount.path)
+    assert CONTROL not in run(["ls", "-A", shared_mount.path]).decode()
+    assert CONTROL not in run(["find", shared_mount.path]).decode()
+    assert (shared_mount.path / CONTROL).is_dir()
 
 
-def test_the_status_is_a_readable_file(mount: Mount, tmp_path: Path) -> None:
-    path = mount.path / CONTROL / "status.json"
+def test_the_status_is_a_readable_file(shared_mount: Mount, tmp_path: Path) -> None:
+    path = shared_mount.path / CONTROL / "status.json"
     assert path.is_file()
     by_cat = json.loads(run(["cat", path]))
     run(["cp", path, tmp_path / "status.json"])
@@ -203,18 +167,18 @@ def test_the_status_is_a_readable_file(mount: Mount, tmp_path: Path) -> None:
     with path.open(encoding="utf-8") as stream:
         by_python = json.load(stream)
     for status in (by_cat, by_cp, by_python):
-        assert (status["pid"], status["mountpoint"]) == (mount.pid, str(mount.path))
+        assert (status["pid"], status["mountpoint"]) == (shared_mount.pid, str(shared_mount.path))
     assert by_cat["seconds"] < by_python["seconds"]
 
 
-def test_one_reader_of_the_status_sees_one_state(mount: Mount) -> None:
+def test_one_reader_of_the_status_sees_one_state(shared_mount: Mount) -> None:
     """Read byte by byte, it is still one document, though the mount goes on."""
-    with (mount.path / CONTROL / "status.json").open("rb", buffering=0) as stream:
+    with (shared_mount.path / CONTROL / "status.json").open("rb", buffering=0) as stream:
         pieces = []
         while piece := stream.read(50):
             pieces.append(piece)
-            mount.path.stat()
-    assert json.loads(b"".join(pieces))["pid"] == mount.pid
+            shared_mount.path.stat()
+    assert json.loads(b"".join(pieces))["pid"] == shared_mount.pid
 
 
 # Names
@@ -240,10 +204,10 @@ def test_one_reader_of_the_status_sees_one_state(mount: Mount) -> None:
         "x" * 255,
     ],
 )
-def test_no_such_file(name: str, mount: Mount) -> None:
+def test_no_such_file(name: str, shared_mount: Mount) -> None:
     # A slash behind the name of a file is ENOTDIR everywhere.
     with fails_with(errno.ENOTDIR if name.endswith("/") else errno.ENOENT):
-        os.stat(f"{mount.path}/{name}")  # noqa: PTH116  # a Path drops the slash
+        os.stat(f"{shared_mount.path}/{name}")  # noqa: PTH116  # a Path drops the slash
 
 
 def test_a_part_that_turns_out_not_to_exist(tmp_path: Path) -> None:
@@ -276,7 +240,6 @@ def test_the_width_of_the_number(tmp_path: Path) -> None:
 
 # Nothing can be changed
 
-
 CHANGES: list[Callable[[Path], object]] = [
     lambda path: (path / "new").touch(),
     lambda path: (path / "new").mkdir(),
@@ -299,112 +262,13 @@ CHANGES: list[Callable[[Path], object]] = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_nothing_can_be_changed(change: Callable[[Path], object], mount: Mount) -> None:
+def test_nothing_can_be_changed(change: Callable[[Path], object], shared_mount: Mount) -> None:
     with fails_with(errno.EROFS, errno.EACCES, errno.EPERM):
-        change(mount.path)
+        change(shared_mount.path)
 
 
 @pytest.mark.parametrize("command", ["touch", "rm -f", "mkdir", "cp /etc/hostname", "chmod +w"])
-def test_nor_by_tools(command: str, mount: Mount) -> None:
+def test_nor_by_tools(command: str, shared_mount: Mount) -> None:
     name = "new" if command in ("mkdir", "touch") else "image.part.00"
     with pytest.raises(AssertionError, match="Read-only file system"):
-        run([*command.split(), mount.path / name])
-
-
-# Ways of reading
-
-
-@every_name
-def test_random_ranges(name: str, mount: Mount, copy: Path) -> None:
-    expected = (copy / name).read_bytes()
-    dice = random.Random(name)  # noqa: S311  # the same ranges on every run
-    descriptor = os.open(mount.path / name, os.O_RDONLY)
-    try:
-        for _ in range(200):
-            offset = dice.randrange(len(expected) + 100)
-            length = dice.choice([1, 15, 4096, 65537, 2 * MIB])
-            assert os.pread(descriptor, length, offset) == expected[offset : offset + length]
-    finally:
-        os.close(descriptor)
-
-
-@every_name
-def test_mmap(name: str, mount: Mount, copy: Path) -> None:
-    with (
-        (mount.path / name).open("rb") as stream,
-        mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as mapped,
-    ):
-        assert mapped[-1] == (copy / name).read_bytes()[-1]
-        assert mapped[:] == (copy / name).read_bytes()
-
-
-@every_name
-def test_past_the_page_cache(name: str, mount: Mount, copy: Path) -> None:
-    expected = (copy / name).read_bytes()
-    descriptor = os.open(mount.path / name, os.O_RDONLY | os.O_DIRECT)
-    try:
-        with mmap.mmap(-1, MIB) as page:
-            for offset in range(0, len(expected) + MIB, MIB):
-                length = os.preadv(descriptor, [page], offset)
-                assert page[:length] == expected[offset : offset + MIB]
-    finally:
-        os.close(descriptor)
-
-
-@every_name
-def test_dd_in_odd_blocks(name: str, mount: Mount, copy: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    run(["dd", f"if={mount.path / name}", f"of={out}", "bs=123457", "status=none"])
-    oracles.assert_same(out, copy / name)
-
-
-@every_name
-def test_beyond_the_end(name: str, mount: Mount, copy: Path) -> None:
-    size = (copy / name).stat().st_size
-    with (mount.path / name).open("rb", buffering=0) as stream:
-        assert stream.seek(0, os.SEEK_END) == size
-        assert stream.read(1) == b""
-        assert stream.seek(size + 12345) == size + 12345
-        assert stream.read(4096) == b""
-        stream.seek(size - 1)
-        assert stream.read(4096) == (copy / name).read_bytes()[-1:]
-
-
-def test_reading_a_folder_is_refused(mount: Mount) -> None:
-    with fails_with(errno.EISDIR):
-        mount.path.open("rb")
-
-
-# Tools that people point at a folder
-
-
-def test_df(mount: Mount, copy: Path) -> None:
-    fields = ["--output=source,fstype,size,used,avail,itotal", "-B", "512"]
-    source, kind, size, used, available, _ = run(["df", *fields, mount.path]).split()[-6:]
-    sealed = sum(path.stat().st_size for path in copy.glob("*.part.*"))
-    assert (source.decode(), kind) == (str(mount.image), b"fuse.bundlefs")
-    assert (int(size), int(used), available) == (-(-sealed // 512), -(-sealed // 512), b"0")
-
-
-def test_find_du_and_ls(mount: Mount, copy: Path) -> None:
-    sizes = {path.name: path.stat().st_size for path in copy.iterdir()}
-    found = run(["find", mount.path, "-type", "f", "-printf", "%f %s\n"]).decode()
-    assert dict(line.split() for line in found.splitlines()) == {
-        name: str(size) for name, size in sizes.items()
-    }
-    total = run(["du", "-s", "--apparent-size", "-B1", mount.path]).split()[0]
-    assert int(total) - mount.path.stat().st_size == sum(sizes.values())
-    listed = run(["ls", "-la", mount.path]).decode()
-    assert {line.split()[-1] for line in listed.splitlines()[1:]} - {".", ".."} == set(sizes)
-
-
-def test_two_mounts_of_one_image(image: Path, mount: Mount, copy: Path, tmp_path: Path) -> None:
-    options = ("--level", "1", "--prefix", "second")
-    with mounted(image, tmp_path / "mnt", *options) as second:
-        parts = second.parts()
-        assert [part.stat().st_size for part in parts[:2]] == [PART, PART]
-        digests = [os.getxattr(part, DIGEST).decode() for part in parts]
-        assert digests == oracles.sha1sum(parts)
-        # The same image under another key: no part is the same.
-        assert not set(digests) & set(oracles.sha1sum(mount.parts()))
-    oracles.assert_same(mount.path / "image.part.01", copy / "image.part.01")
+        run([*command.split(), shared_mount.path / name])
