@@ -1,15 +1,19 @@
-"""Images, and mounts of them, that several modules of this folder use."""
+"""Images, folders of images, and mounts of them, that several modules of this folder use."""
 
+import lzma
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.mount.shelves import OPTIONS
 from tests.support import images
+from tests.support.keys import KeyPair
 from tests.support.mounts import Mount, mounted
 from tests.support.tools import run
 
 MIB = images.MIB
+DAMAGED = b"\x1f\x8b\x08" + bytes(100)
 
 
 @pytest.fixture
@@ -53,3 +57,25 @@ def shared_copy(shared_mount: Mount, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("copy")
     run(["cp", "-r", f"{shared_mount.path}/.", folder])
     return folder
+
+
+@pytest.fixture
+def shelf_folder(tmp_path: Path) -> Path:
+    """Two good images in two forms, a bad one, and what is none."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    images.random_image(folder / "one.img", 21 * MIB, "one")
+    (folder / "two.xz").write_bytes(lzma.compress(images.text(3 * MIB, "two"), preset=0))
+    (folder / "bad").write_bytes(DAMAGED)
+    (folder / "empty").touch()
+    (folder / ".hidden").write_bytes(b"hidden")
+    (folder / "folder").mkdir()
+    return folder
+
+
+@pytest.fixture
+def shelf(shelf_folder: Path, tmp_path: Path, user_keys: KeyPair) -> Iterator[Mount]:
+    """The mount of `shelf_folder`."""
+    options = (*OPTIONS, "--user-key", user_keys.private)
+    with mounted(shelf_folder, tmp_path / "mnt", *options) as made:
+        yield made
