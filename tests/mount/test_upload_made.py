@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -197,28 +197,72 @@ def test_it_goes_on(  # noqa: PLR0913, PLR0917  # fixtures
     user_keys: KeyPair,
 ) -> None:
     image = images.random_image(tmp_path / "disk", 25 * MIB)
-    config = tmp_path / "aws"
-    config.write_text(SLOW_AWS)
     key: tuple[str | Path, ...] = ("--level", "1", "--user-key", user_keys.private)
     words = ("--no-check", image, dest, *options, *key)
-    slow = {"RCLONE_BWLIMIT": "8M", "RCLONE_TRANSFERS": "1", "AWS_CONFIG_FILE": str(config)} | ONCE
     # One server: it keeps in memory which time a file had.
     with servers.rclone_s3(tmp_path / "store", tmp_path) as server:
         with wire(server.url) as cable:
-            process = host.start(server.at(cable.url), *words, **slow)
+            process = host.start(server.at(cable.url), *words, **slowly(tmp_path))
             assert eventually(lambda: bool(host.parts()), 60)
             breaks(host, process, cable.cut)
-            broken = host.finish(process)
-        before = host.parts()
-        assert broken.code != 0
-        assert "Traceback" not in broken.err
-        assert before < set(PARTS)
-        with recording(server.url) as proxy:
-            ending = host.finish(host.start(server.at(proxy.url), *words))
-            sent = {path.rpartition("/")[2] for path in proxy.acls()}
+            before = broken_off(host, process)
+        sent = gone_on_with(host, server, words)
+    assert sent == {*PARTS, "image.manifest.xml"} - before
+    assert_stored(image, host, user_keys)
+
+
+@pytest.mark.parametrize(
+    ("dest", "remembers"),
+    [
+        ("s3://bucket/ami", True),
+        # It kept in memory which time a file had, so all is sent again.
+        ("sink:bucket/ami", False),
+    ],
+)
+def test_the_server_is_killed(
+    dest: str, *, remembers: bool, host: Host, tmp_path: Path, user_keys: KeyPair
+) -> None:
+    image = images.random_image(tmp_path / "disk", 25 * MIB)
+    key: tuple[str | Path, ...] = ("--level", "1", "--user-key", user_keys.private)
+    words = ("--no-check", image, dest, *key)
+    with servers.rclone_s3(tmp_path / "store", tmp_path) as server:
+        process = host.start(server, *words, **slowly(tmp_path))
+        assert eventually(lambda: bool(host.parts()), 60)
+        os.kill(server.pid, signal.SIGKILL)
+        before = broken_off(host, process)
+    with servers.rclone_s3(tmp_path / "store", tmp_path) as server:
+        sent = gone_on_with(host, server, words)
+    assert sent == {*PARTS, "image.manifest.xml"} - (before if remembers else set())
+    assert_stored(image, host, user_keys)
+
+
+def slowly(folder: Path) -> dict[str, str]:
+    """Give what makes either tool slow, and give up at once."""
+    config = folder / "aws"
+    config.write_text(SLOW_AWS)
+    return {"RCLONE_BWLIMIT": "8M", "RCLONE_TRANSFERS": "1", "AWS_CONFIG_FILE": str(config)} | ONCE
+
+
+def broken_off(host: Host, process: subprocess.Popen[str]) -> set[str]:
+    """See an upload fail; give what it has sent."""
+    ending = host.finish(process)
+    assert ending.code != 0
+    assert "Traceback" not in ending.err
+    before = host.parts() & {*PARTS, "image.manifest.xml"}
+    assert before < set(PARTS)
+    return before
+
+
+def gone_on_with(host: Host, server: servers.Server, words: Sequence[str | Path]) -> set[str]:
+    """Upload again; give what is sent."""
+    with recording(server.url) as proxy:
+        ending = host.finish(host.start(server.at(proxy.url), *words))
     assert ending.code == 0, ending.err
     assert "going on with the bundle of" in ending.err
-    assert sent == {*PARTS, "image.manifest.xml"} - before
-    keys = ("--user-key", user_keys.private)
-    bundlefs("unbundle", host.stored / "image.manifest.xml", *keys, "-o", tmp_path / "back")
-    assert (tmp_path / "back").read_bytes() == image.read_bytes()
+    return {path.rpartition("/")[2] for path in proxy.acls()}
+
+
+def assert_stored(image: Path, host: Host, keys: KeyPair) -> None:
+    back = host.folder / "back"
+    bundlefs("unbundle", host.stored / "image.manifest.xml", "--user-key", keys.private, "-o", back)
+    assert back.read_bytes() == image.read_bytes()

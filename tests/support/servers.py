@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.support.tools import clean_env, run, tool
@@ -29,15 +29,18 @@ class Server:
     url: str
     access_key: str
     secret_key: str = field(repr=False)
+    pid: int = 0
 
     def at(self, url: str) -> "Server":
         """Return the same server as reached through `url`, a proxy's."""
-        return Server(url, self.access_key, self.secret_key)
+        return replace(self, url=url)
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], announced: str, scratch: Path) -> Iterator[str]:
+def started(command: Sequence[str], announced: str, scratch: Path) -> Iterator[tuple[str, int]]:
     """Run a server until the `with` ends; gives the URL that the pattern `announced` finds.
+
+    And its process id.
 
     Raises:
         AssertionError: It ended, or said nothing within a minute; the text shows its log.
@@ -46,7 +49,7 @@ def started(command: Sequence[str], announced: str, scratch: Path) -> Iterator[s
     with log.open("wb") as out:
         server = subprocess.Popen(command, stdout=out, stderr=out, env=clean_env(scratch))
     try:
-        yield wait_for(server, announced, log)
+        yield wait_for(server, announced, log), server.pid
     finally:
         stop(server)
 
@@ -77,16 +80,16 @@ def rclone_s3(folder: Path, scratch: Path) -> Iterator[Server]:
     key, secret = secrets.token_hex(8), secrets.token_hex(16)
     command = [tool("rclone"), "serve", "s3", "--addr", "127.0.0.1:0"]
     command += ["--auth-key", f"{key},{secret}", str(folder)]
-    with started(command, r"Starting s3 server on \[(http://[^/\]]+)", scratch) as url:
-        yield Server(url, key, secret)
+    with started(command, r"Starting s3 server on \[(http://[^/\]]+)", scratch) as (url, pid):
+        yield Server(url, key, secret, pid)
 
 
 @contextlib.contextmanager
 def moto(scratch: Path) -> Iterator[Server]:
     """Run moto's server, which answers for S3 and EC2."""
     command = [tool("moto_server"), "-H", "127.0.0.1", "-p", "0"]
-    with started(command, r"Running on (http://[\d.:]+)", scratch) as url:
-        yield Server(url, "testing", secrets.token_hex(8))
+    with started(command, r"Running on (http://[\d.:]+)", scratch) as (url, pid):
+        yield Server(url, "testing", secrets.token_hex(8), pid)
 
 
 def settings(server: Server, home: Path, remote: str = "sink", **extra: str) -> dict[str, str]:
