@@ -6,10 +6,10 @@ from pathlib import Path
 
 from bundlefs.base.errors import BundleError, SignatureError
 from bundlefs.cli.kinds import no_manifest
-from bundlefs.cli.opening import print_warning
 from bundlefs.cli.options.given import GivenBundle
 from bundlefs.cli.options.keys import OpeningKeyOptions
 from bundlefs.cli.passphrase import passphrase, warn_of_access
+from bundlefs.cli.streams import print_warning
 from bundlefs.keys.rsa import Secret
 from bundlefs.manifest.read import BundleManifest, find_manifest, read_manifest
 from bundlefs.unbundling.parts import MissingPartError, PartFiles

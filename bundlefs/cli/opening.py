@@ -13,7 +13,7 @@ from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.states import kept_state
 from bundlefs.cli.common import human
 from bundlefs.cli.options.bundling import ImageOptions, StateOptions
-from bundlefs.cli.streams import say
+from bundlefs.cli.streams import print_warning
 from bundlefs.image.look.doubts import doubts
 from bundlefs.image.look.launch import launch_doubts
 from bundlefs.image.look.writers import writer
@@ -71,11 +71,6 @@ def _points_path(options: StateOptions, path: Path) -> Path | None:
     with suppress(OSError):
         return points_path(path)
     return None
-
-
-def print_warning(text: str) -> None:
-    """Warn the user who waits for the command."""
-    say(f"warning: {text}")
 
 
 def warn_of_size(

@@ -21,9 +21,11 @@ from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.store import BlockStore, Spill
 from bundlefs.cli.architecture import Telling, for_image
 from bundlefs.cli.beginning import begin
-from bundlefs.cli.opening import open_image, open_state, print_warning, warn_of_doubts, warn_of_size
+from bundlefs.cli.opening import open_image, open_state, warn_of_doubts, warn_of_size
 from bundlefs.cli.options.bundling import CacheOptions
 from bundlefs.cli.options.mounting import ImageMount
+from bundlefs.cli.streams import print_warning
+from bundlefs.cli.waits import IndexProgress
 from bundlefs.fuse.session import Session, serve
 from bundlefs.fuse.single import SingleImage
 from bundlefs.image.identity import Identity
@@ -135,8 +137,6 @@ def _tick(options: ImageMount, bundle: Bundle) -> Callable[[], None] | None:
     """Return what shows progress, where anybody sees it."""
     if not options.mount.foreground or options.mount.log.quiet:
         return None
-    from bundlefs.cli.bars import IndexProgress  # noqa: PLC0415  # not in the background
-
     return partial(IndexProgress(), bundle)
 
 

@@ -40,6 +40,11 @@ def say(text: str) -> None:
     tell(f"bundlefs: {text}")
 
 
+def print_warning(text: str) -> None:
+    """Warn the user who waits for the command."""
+    say(f"warning: {text}")
+
+
 def tell(text: str) -> None:
     """Print a line on stderr."""
     print(escaped(text), file=sys.stderr)

@@ -11,8 +11,8 @@ import re
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -26,6 +26,9 @@ from cryptography.utils import CryptographyDeprecationWarning
 
 from bundlefs.base.errors import KeyFileError
 from bundlefs.keys.types import Passphrase, StrPath
+
+if TYPE_CHECKING:  # of all that is loaded for a key, it takes the longest
+    from cryptography.x509 import Certificate
 
 MIN_BITS = 1024
 """PKCS#1 v1.5 alone would do with 43 bytes for 32 digits and 46 for a SHA-1 signature.
@@ -56,7 +59,7 @@ def load_public_key(path: StrPath) -> RSAPublicKey:
     if not labels:
         return _public_from_der(path, data)
     if _CERTIFICATE in labels:
-        return _from_certificate(path, x509.load_pem_x509_certificate, data)
+        return _from_certificate(path, _pem_certificate, data)
     if labels & _PUBLIC_LABELS:
         return _from_bare(path, load_pem_public_key, data)
     if any(label.endswith("PRIVATE KEY") for label in labels):
@@ -121,8 +124,8 @@ def _labels(data: bytes) -> frozenset[str]:
 
 def _public_from_der(path: StrPath, data: bytes) -> RSAPublicKey:
     """Read DER. It has no label, so it is taken for the first of the three that it parses as."""
-    if _loads(x509.load_der_x509_certificate, data):
-        return _from_certificate(path, x509.load_der_x509_certificate, data)
+    if _loads(_der_certificate, data):
+        return _from_certificate(path, _der_certificate, data)
     if _loads(load_der_public_key, data):
         return _from_bare(path, load_der_public_key, data)
     if _is_der_private(data):
@@ -131,7 +134,7 @@ def _public_from_der(path: StrPath, data: bytes) -> RSAPublicKey:
 
 
 def _from_certificate(
-    path: StrPath, load: Callable[[bytes], x509.Certificate], data: bytes
+    path: StrPath, load: "Callable[[bytes], Certificate]", data: bytes
 ) -> RSAPublicKey:
     try:
         with _quiet():
@@ -139,6 +142,18 @@ def _from_certificate(
     except _NOT_LOADED as error:
         raise _damaged(path, "certificate") from error
     return _require_public(path, key)
+
+
+def _pem_certificate(data: bytes) -> "Certificate":
+    from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415  # see `TYPE_CHECKING`
+
+    return load_pem_x509_certificate(data)
+
+
+def _der_certificate(data: bytes) -> "Certificate":
+    from cryptography.x509 import load_der_x509_certificate  # noqa: PLC0415  # see `TYPE_CHECKING`
+
+    return load_der_x509_certificate(data)
 
 
 def _from_bare(path: StrPath, load: Callable[[bytes], object], data: bytes) -> RSAPublicKey:
@@ -183,7 +198,7 @@ def _refuse_what_is_not_private(path: StrPath, data: bytes, labels: frozenset[st
     if any(label.endswith("PRIVATE KEY") for label in labels):
         return
     public = bool(labels & _PUBLIC_LABELS) or _loads(load_der_public_key, data)
-    if public or _CERTIFICATE in labels or _loads(x509.load_der_x509_certificate, data):
+    if public or _CERTIFICATE in labels or _loads(_der_certificate, data):
         kind = "public key" if public else "certificate"
         raise KeyFileError(
             f"{name_of(path)} is a {kind}, but a private key is wanted here: "

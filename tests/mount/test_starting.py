@@ -59,6 +59,11 @@ NOT_FOR_QUESTIONS = {
     *("trio", "pyfuse3", "cryptography", "isal", "deflate", "zlib_ng", "indexed_gzip", "tqdm"),
     *("bundlefs.bundling", "bundlefs.image", "bundlefs.keys", "bundlefs.state"),
 }
+NOT_FOR_BUNDLES = {
+    *("trio", "pyfuse3", "cryptography.x509", "indexed_gzip", "tqdm", "getpass"),
+    *("bundlefs.bundling", "bundlefs.state.choice", "bundlefs.image.open", "bundlefs.image.look"),
+    *("bundlefs.manifest.write", "bundlefs.cli.bars"),
+}
 
 
 def loaded(said: str) -> set[str]:
@@ -99,6 +104,19 @@ def test_a_folder_of_images_has_all_readers_before_it_is_ready(
         assert {"bundlefs.image.qemu", "bundlefs.image.spool"} <= loaded(mounting.err)
     finally:
         bundlefs("umount", mountpoint)
+
+
+def test_the_way_back_loads_what_it_needs(image: Path, tmp_path: Path, user_keys: KeyPair) -> None:
+    bundle, keys = tmp_path / "bundle", ("--user-key", user_keys.private)
+    bundle.mkdir()
+    assert attempt("bundle", *keys, image, bundle).code == 0
+    manifest, back = bundle / "image.manifest.xml", tmp_path / "back"
+    for words in (("verify", *keys, manifest), ("unbundle", *keys, manifest, "-o", back)):
+        done = attempt(*words, program=TRACED)
+        assert done.code == 0, done.err
+        assert {"cryptography", "bundlefs.unbundling.extract"} <= loaded(done.err)
+        assert loaded(done.err) & NOT_FOR_BUNDLES == set()
+    assert back.read_bytes() == image.read_bytes()
 
 
 # Ended before it is ready

@@ -25,7 +25,6 @@ from bundlefs.bundling.recipe import Recipe
 from bundlefs.bundling.sinks import DirectorySink
 from bundlefs.bundling.writer import BundleWriter
 from bundlefs.cli.architecture import Telling, for_image, for_pipe
-from bundlefs.cli.bars import bundle_watched
 from bundlefs.cli.commands.mount import read_recipe
 from bundlefs.cli.common import Subparsers, size
 from bundlefs.cli.logs import set_up_logging
@@ -33,7 +32,6 @@ from bundlefs.cli.misuse import refuse_folder_first
 from bundlefs.cli.opening import (
     open_image,
     open_state,
-    print_warning,
     require_raw_pipe,
     warn_if_large,
     warn_of_doubts,
@@ -49,7 +47,8 @@ from bundlefs.cli.options.bundling import (
 )
 from bundlefs.cli.options.logs import LogOptions, add_log_options
 from bundlefs.cli.prefixes import warn_of_prefix
-from bundlefs.cli.streams import say
+from bundlefs.cli.streams import print_warning, say
+from bundlefs.cli.waits import bundle_watched
 from bundlefs.image.source import Source
 from bundlefs.image.spool import spool_folder
 from bundlefs.state.memory import State

@@ -14,7 +14,6 @@ from typing import Any
 
 from bundlefs.base.errors import BundleError, ImageError, MountError
 from bundlefs.cli import inspected
-from bundlefs.cli.bars import waits_shown
 from bundlefs.cli.common import Subparsers
 from bundlefs.cli.given import load_keys
 from bundlefs.cli.inspected_text import described
@@ -23,6 +22,7 @@ from bundlefs.cli.options import typed
 from bundlefs.cli.options.keys import OpeningKeyOptions, add_opening_key_options
 from bundlefs.cli.options.logs import add_quiet
 from bundlefs.cli.streams import show
+from bundlefs.cli.waits import waits_shown
 from bundlefs.fuse.mountpoint import CONTROL_NAME, FS_TYPE, find_mount, read_status
 from bundlefs.image import foreign, forms
 from bundlefs.image.inspection import disk

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from bundlefs.base.errors import UsageError
 from bundlefs.base.workers import Workers
-from bundlefs.cli.bars import pass_bar
 from bundlefs.cli.common import Subparsers, human
 from bundlefs.cli.given import (
     PIPE,
@@ -31,6 +30,7 @@ from bundlefs.cli.options.given import (
 )
 from bundlefs.cli.options.logs import add_quiet
 from bundlefs.cli.streams import tell
+from bundlefs.cli.waits import pass_bar
 from bundlefs.unbundling.extract import Pass, Passed
 from bundlefs.unbundling.outputs import Output, Pipe, SparseFile
 

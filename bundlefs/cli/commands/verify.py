@@ -9,7 +9,6 @@ from functools import partial
 
 from bundlefs.base.errors import BundleError
 from bundlefs.base.workers import Workers
-from bundlefs.cli.bars import pass_bar
 from bundlefs.cli.common import Subparsers, human
 from bundlefs.cli.given import (
     load_keys,
@@ -22,6 +21,7 @@ from bundlefs.cli.options import typed
 from bundlefs.cli.options.given import GivenBundle, add_bundle_arguments, add_jobs
 from bundlefs.cli.options.logs import add_quiet
 from bundlefs.cli.streams import show
+from bundlefs.cli.waits import pass_bar
 from bundlefs.manifest.read import BundleManifest
 from bundlefs.unbundling.extract import Pass, check_parts
 from bundlefs.unbundling.indexes import FoundIndex, find_file
