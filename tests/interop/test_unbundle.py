@@ -222,8 +222,9 @@ def written_to(pid: int, folder: Path) -> int:
     ("number", "expected"),
     [
         (signal.SIGKILL, -signal.SIGKILL),
-        (signal.SIGTERM, 130),
+        (signal.SIGTERM, 143),
         (signal.SIGINT, 130),
+        (signal.SIGHUP, 129),
     ],
 )
 def test_ended_in_the_middle(

@@ -1,7 +1,6 @@
 """`bundlefs unbundle`: a bundle back to its image."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,7 +101,5 @@ def _refuse_needless(options: _Options) -> None:
 
 def _to_file(output: Path, options: _Options, into: Callable[[Output], Passed]) -> int:
     """Write the image to a file, and return its size; it is named when all is proved."""
-    # However this is ended, the temporary file goes.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with explaining_writes(output), NewFile(output.absolute(), force=options.force) as new:
         return into(SparseFile(new.file, sparse=options.sparse)).member.size
