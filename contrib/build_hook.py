@@ -1,6 +1,6 @@
-"""Put bundlefs(1) into the wheel, as share/man/man1/bundlefs.1 of wherever it is installed.
+"""Put the manual pages into the wheel, in share/man/man1 of wherever it is installed.
 
-`contrib/man/page.py` makes the page, in a process of its own: it imports the program. For that
+`contrib/man/page.py` makes them, in a process of its own: it imports the program. For that
 a build needs what the parser imports, which is all that the program needs but FUSE's libraries.
 """
 
@@ -20,7 +20,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 _NOT_FOR_THE_PARSER = {"pyfuse3", "trio"}
 
 
-class ManualPage(BuildHookInterface):  # type: ignore[type-arg]  # it is not subscriptable at run time
+class ManualPages(BuildHookInterface):  # type: ignore[type-arg]  # it is not subscriptable at run time
     """The build hook; hatchling finds it as the only one in this file."""
 
     def dependencies(self) -> list[str]:
@@ -34,19 +34,20 @@ class ManualPage(BuildHookInterface):  # type: ignore[type-arg]  # it is not sub
         ]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002  # hatchling's
-        """Make the page before the wheel is put together."""
+        """Make the pages before the wheel is put together."""
         self._folder = tempfile.TemporaryDirectory(prefix="bundlefs-man-")
-        page = Path(self._folder.name, "bundlefs.1")
+        folder = Path(self._folder.name)
         subprocess.run(
-            [sys.executable, str(Path(self.root, "contrib", "man", "page.py")), str(page)],
+            [sys.executable, str(Path(self.root, "contrib", "man", "page.py")), str(folder)],
             # No compiled files in the tree, which may be somebody else's than who builds.
             env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
             check=True,
         )
-        build_data["shared_data"][str(page)] = "share/man/man1/bundlefs.1"
+        for page in folder.iterdir():
+            build_data["shared_data"][str(page)] = f"share/man/man1/{page.name}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002  # same
-        """Remove it afterwards, and what Python compiled of this file.
+        """Remove them afterwards, and what Python compiled of this file.
 
         The tree may be somebody else's than who builds, and not theirs to clean.
         """

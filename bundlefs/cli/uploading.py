@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    asked, words = _parser().parse_known_args(argv)
+    asked, words = upload_parser().parse_known_args(argv)
     if words and not words[0].startswith("-"):
         raise UsageError(f"{words[0]}: one SOURCE goes to one DEST, and this is one word more")
     regions = list(dict.fromkeys(asked.region))
@@ -132,7 +132,8 @@ def _spooled(image: Path, words: list[str], dest: Place, work: Path) -> Iterator
         yield feed
 
 
-def _parser() -> argparse.ArgumentParser:
+def upload_parser() -> argparse.ArgumentParser:
+    """Return the parser of what is not passed on."""
     own = Parser(
         prog=PROGRAM,
         description=_ABOUT,

@@ -1,7 +1,8 @@
-"""The manual page: the parser of the command line, and what no `--help` has room for.
+"""The manual pages: the parsers of the command lines, and what no `--help` has room for.
 
-The page is made when the wheel is built, so that it cannot differ from `--help`. What is
-written by hand is in `sections.txt`, in roff. Nothing of this machine may get into the page.
+The pages are made when the wheel is built, so that they cannot differ from `--help`. What is
+written by hand is in `sections.txt` and `upload.txt`, in roff. Nothing of this machine may get
+into a page.
 """
 
 import argparse
@@ -11,28 +12,48 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-SECTIONS = Path(__file__).with_name("sections.txt")
+HERE = Path(__file__).parent
 WIDTH = "78"  # of the usages, as argparse breaks them; a terminal has 80
 
 
-def page() -> str:
-    """Return bundlefs(1) in roff."""
-    # Only a build has it: the hook asks for it. It has no types.
-    from argparse_manpage.manpage import Manpage  # type: ignore[import-untyped]  # noqa: PLC0415
-
-    from bundlefs import __version__  # noqa: PLC0415  # the source tree's, once it is on the path
-    from bundlefs.cli import parser  # noqa: PLC0415  # same
-
+def pages() -> dict[str, str]:
+    """Return all pages in roff, by the names of their files."""
     os.environ["COLUMNS"] = WIDTH
+    return {"bundlefs.1": _bundlefs(), "bundlefs-upload.1": _upload()}
+
+
+def _bundlefs() -> str:
+    from bundlefs.cli import parser  # noqa: PLC0415  # the source tree's, once it is on the path
+
     top = parser()
     for each in parsers(top):
         _of_no_machine(each)
     _name_commands(top)
+    return _page(top, "show a disk image as an EC2 instance-store bundle", "sections.txt")
+
+
+def _upload() -> str:
+    from bundlefs.cli.uploading import upload_parser  # noqa: PLC0415  # as above
+
+    top = upload_parser()
+    # The synopses in it keep their lines.
+    top.description = re.sub(
+        r"^(?: {4}.*\n)+", r".nf\n\g<0>.fi\n", top.description or "", flags=re.MULTILINE
+    )
+    return _page(top, "upload a disk image or its bundle for EC2", "upload.txt")
+
+
+def _page(top: argparse.ArgumentParser, about: str, sections: str) -> str:
+    # Only a build has it: the hook asks for it. It has no types.
+    from argparse_manpage.manpage import Manpage  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    from bundlefs import __version__  # noqa: PLC0415  # as above
+
     manual = Manpage(top, format="single-commands-section")
-    manual.description = "show a disk image as an EC2 instance-store bundle"
+    manual.description = about
     manual.manual = "User Commands"
     manual.source = f"bundlefs {__version__}"
-    manual.parse_include(SECTIONS)
+    manual.parse_include(HERE / sections)
     return _polished(str(manual))
 
 
@@ -74,5 +95,6 @@ def _polished(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2]))
-    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+    sys.path.insert(0, str(HERE.parents[1]))
+    for name, text in pages().items():
+        Path(sys.argv[1], name).write_text(text, encoding="utf-8")

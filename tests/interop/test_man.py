@@ -1,4 +1,4 @@
-"""bundlefs(1) through `man`: it is found, says all that `--help` says, and troff likes it."""
+"""The manual pages through `man`: found, with all that `--help` says, and to troff's liking."""
 
 import argparse
 import os
@@ -11,9 +11,11 @@ import pytest
 
 import bundlefs
 from bundlefs.cli import parser
-from contrib.man.page import page, parsers
+from bundlefs.cli.uploading import upload_parser
+from contrib.man.page import pages, parsers
 from tests.support.tools import tool
 
+PAGES = ("bundlefs", "bundlefs-upload")
 SECTIONS = (
     *("NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "OPTIONS", "EXAMPLES", "FILES"),
     *("ENVIRONMENT", "SIGNALS", "EXIT STATUS", "TROUBLESHOOTING", "SEE ALSO"),
@@ -24,8 +26,8 @@ SECTIONS = (
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder with `bin` and `share/man` of the installation.
 
-    A wheel has the page, and it is that page which has to be right. The page beside an editable
-    installation is as old as that, so there it is made anew.
+    A wheel has the pages, and it is these which have to be right. Those beside an editable
+    installation are as old as that, so there they are made anew.
     """
     if Path(bundlefs.__file__).is_relative_to(sys.prefix):
         return Path(sys.prefix)
@@ -33,14 +35,15 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "bin").mkdir()
     folder = made / "share" / "man" / "man1"
     folder.mkdir(parents=True)
-    (folder / "bundlefs.1").write_text(page(), encoding="utf-8")
+    for name, text in pages().items():
+        (folder / name).write_text(text, encoding="utf-8")
     return made
 
 
-def man(prefix: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def man(prefix: Path, *words: str, page: str = "bundlefs") -> subprocess.CompletedProcess[str]:
     """Run `man` with nothing set but a PATH on which the installation's `bin` is."""
     return subprocess.run(
-        [tool("man"), *words, "bundlefs"],
+        [tool("man"), *words, page],
         env={
             "PATH": f"{prefix / 'bin'}:{os.environ['PATH']}",
             "LC_ALL": "C.UTF-8",
@@ -55,13 +58,19 @@ def man(prefix: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def shown(prefix: Path) -> str:
     """Return what `man bundlefs` prints."""
+    return in_words(man(prefix).stdout)
+
+
+def in_words(typeset: str) -> str:
+    """Return what `man` prints, in plain characters."""
     # Dashes are typeset; bold is printed by going back, where there is no terminal.
-    return re.sub(r".\x08", "", man(prefix).stdout).replace("\N{HYPHEN}", "-")
+    return re.sub(r".\x08", "", typeset).replace("\N{HYPHEN}", "-")
 
 
-def test_man_finds_it_beside_the_program(prefix: Path) -> None:
-    found = Path(man(prefix, "--where").stdout.strip())
-    assert found == prefix / "share" / "man" / "man1" / "bundlefs.1"
+@pytest.mark.parametrize("page", PAGES)
+def test_man_finds_it_beside_the_program(page: str, prefix: Path) -> None:
+    found = Path(man(prefix, "--where", page=page).stdout.strip())
+    assert found == prefix / "share" / "man" / "man1" / f"{page}.1"
 
 
 def test_all_sections_are_there(shown: str) -> None:
@@ -106,15 +115,29 @@ def test_nothing_of_the_machine_that_built_it_is_in_it(shown: str) -> None:
     assert str(Path.home() / ".local") not in shown
 
 
-def test_its_date_is_one(prefix: Path) -> None:
-    page = prefix / "share" / "man" / "man1" / "bundlefs.1"
-    title = page.read_text(encoding="utf-8").partition("\n")[0]
-    assert re.match(r'\.TH BUNDLEFS "1" "\d{4}-\d{2}-\d{2}" ', title)
+@pytest.mark.parametrize("page", PAGES)
+def test_its_date_is_one(page: str, prefix: Path) -> None:
+    file = prefix / "share" / "man" / "man1" / f"{page}.1"
+    title = file.read_text(encoding="utf-8").partition("\n")[0]
+    assert re.match(rf'\.TH {page.upper()} "1" "\d{{4}}-\d{{2}}-\d{{2}}" ', title)
 
 
-def test_troff_has_no_complaint(prefix: Path) -> None:
-    done = man(prefix, "--warnings", "-E", "UTF-8", "-Tutf8", "-Z")
+@pytest.mark.parametrize("page", PAGES)
+def test_troff_has_no_complaint(page: str, prefix: Path) -> None:
+    done = man(prefix, "--warnings", "-E", "UTF-8", "-Tutf8", "-Z", page=page)
     assert done.stderr == ""
+
+
+def test_the_page_of_uploads_has_all_that_its_help_has(prefix: Path) -> None:
+    shown = in_words(man(prefix, page="bundlefs-upload").stdout)
+    assert long_options(upload_parser()) <= set(
+        re.findall(r"^ +(?:-.*, )?(--[a-z0-9-]+)", shown, re.MULTILINE)
+    )
+    for line in (upload_parser().description or "").splitlines():
+        if line.startswith("    "):
+            assert line in shown, "a synopsis keeps its lines"
+    headings = re.findall(r"^[A-Z][A-Z ]+$", shown, re.MULTILINE)
+    assert headings[-3:] == ["ENVIRONMENT", "EXIT STATUS", "SEE ALSO"]
 
 
 def test_a_complaint_would_be_seen(prefix: Path, tmp_path: Path) -> None:
