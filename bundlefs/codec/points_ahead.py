@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Protocol
 
 from bundlefs.base.errors import BundlefsError
@@ -98,6 +99,17 @@ class Index:
             stop += len(window)
         if stop != len(exported) or self._window != WINDOW:
             raise ValueError("its windows are not what they are to be")
+
+    def fits(self, size: int) -> bool:
+        """Whether the points follow each other in a stream of `size` bytes.
+
+        Of a damaged stream, `indexed_gzip` may make one at any offset.
+        """
+        places = [(point.packed, point.plain) for point in self.points]
+        return all(
+            packed <= size and packed >= before and plain >= shown
+            for (before, shown), (packed, plain) in pairwise([(0, 0), *places])
+        )
 
     def drained(self) -> Iterator[bytes]:
         """Yield the index with all points that it has by now, and let go of each on the way.
@@ -206,6 +218,8 @@ def extended(
         index = Index(exported)
     except (ValueError, struct.error):
         return None  # of a version to come
+    if not index.fits(stream.size):
+        return None
     last = index.points[-1] if index.points and index.points[-1].plain else None
     start = last.packed if last else 0
     before = stream.read(Span(start - 1, start)) if last and last.bits else b""

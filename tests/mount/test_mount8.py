@@ -284,7 +284,9 @@ def test_an_automount_unit_comes_of_the_line(
     assert "\nType=fuse.bundlefs\n" in mount.read_text()
     assert (units[0] / f"remote-fs.target.wants/{name}.automount").is_symlink()
     path = f"SYSTEMD_UNIT_PATH={units[0]}:"
-    assert host.do("env", path, "systemd-analyze", "verify", mount, automount) == FINE
+    done = host.do("env", path, "systemd-analyze", "verify", mount, automount)
+    # It looks at the units of the distribution too.
+    assert (done.code, [line for line in done.err.splitlines() if name in line]) == (0, [])
 
 
 @pytest.mark.parametrize("kind", TYPES)

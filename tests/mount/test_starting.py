@@ -47,7 +47,7 @@ TRACED = (sys.executable, "-X", "importtime", "-m", "bundlefs")
 NOT_FOR_RAW_IMAGES = {
     # Libraries
     *("cryptography.x509", "cryptography.hazmat.primitives.serialization", "indexed_gzip"),
-    *("backports.zstd", "compression.zstd", "tqdm", "argcomplete", "fsspec"),
+    *("backports.zstd", "tqdm", "argcomplete", "fsspec"),
     # Of Python's own: what some of the above would bring as well
     *("getpass", "difflib", "html", "pyexpat", "logging.handlers"),
     # Ours, for other commands and other images

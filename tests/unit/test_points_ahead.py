@@ -4,6 +4,7 @@ import gzip
 import io
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import indexed_gzip
@@ -149,6 +150,21 @@ def test_a_stream_that_cannot_be_read_further_on(monkeypatch: pytest.MonkeyPatch
     assert points.read(10 * CHUNK, 100) == CONTENT[10 * CHUNK : 10 * CHUNK + 100]
     monkeypatch.setattr(points_ahead, "extended", slow)
     assert points.read(5 * CHUNK, 100) == CONTENT[5 * CHUNK : 5 * CHUNK + 100]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [(len(WHOLE) + 1, 12 * CHUNK), (2470743590, 12 * CHUNK), (0, 12 * CHUNK), (len(WHOLE), 1)],
+)
+def test_points_that_the_stream_cannot_have_are_left_alone(place: tuple[int, int]) -> None:
+    """Such as `indexed_gzip` makes of a damaged one now and then: memory that nobody has set."""
+    points = opened(Stream(WHOLE))
+    points.read(10 * CHUNK, 100)
+    index = Index(points.grown() or b"")
+    assert points_ahead.extended(b"".join(index.drained()), Stream(WHOLE), 1000, slow)
+    index = Index(points.grown() or b"")
+    index.points[-1] = replace(index.points[-1], packed=place[0], plain=place[1])
+    assert points_ahead.extended(b"".join(index.drained()), Stream(WHOLE), 1000, slow) is None
 
 
 def test_an_index_of_a_version_to_come_is_left_alone() -> None:
