@@ -112,9 +112,22 @@ def _take_over(handler: Callable[[int, FrameType | None], None]) -> dict[int, An
 
 
 def ignore() -> None:
-    """Ignore all signals from now on: the work is done."""
+    """Ignore all signals from now on, and so do programs that are started: the work is done.
+
+    Python itself is not told. It would complain on stderr of one that it has heard of and not yet
+    handled [CPython, Modules/signalmodule.c, "ignored due to race condition"].
+    """
+    import ctypes  # noqa: PLC0415  # whoever only asks does not get here
+
+    kernel = ctypes.CDLL(None).signal
+    kernel.argtypes, kernel.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
     for number in ENDING:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, _nothing)
+        kernel(number, int(signal.SIG_IGN))
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)

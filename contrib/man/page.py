@@ -91,7 +91,8 @@ def _polished(text: str) -> str:
     head, _, body = text.partition("\n")
     head = head.replace(r"\-", "-")  # a date has hyphens
     body = re.sub(r"^'", r"\\&'", body, flags=re.MULTILINE)
-    return f"{head}\n.nh\n.ad l\n{body}"
+    # The second is for groff 1.23, which adjusts again at each heading [groff_man(7)].
+    return f"{head}\n.nh\n.ad l\n.ds AD l\n{body}"
 
 
 if __name__ == "__main__":

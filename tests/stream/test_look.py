@@ -62,7 +62,13 @@ def test_by_the_first_program_of_each_kind_of_system(layout: str, tmp_path: Path
 
 @pytest.mark.parametrize(
     "options",
-    [["-b", "1024"], ["-I", "128"], ["-O", "^64bit"], ["-O", "^64bit,^extent"], ["-O", "bigalloc"]],
+    [
+        ["-b", "1024"],
+        ["-I", "128"],
+        ["-O", "^64bit"],
+        ["-O", "^64bit,^extent"],
+        ["-O", "bigalloc", "-N", "1024"],
+    ],
 )
 def test_in_the_variants_of_ext4(options: list[str], tmp_path: Path) -> None:
     path, folder = tmp_path / "image", tree(tmp_path / "tree", ARM64)
@@ -108,7 +114,8 @@ def test_in_another_form(form: str, tmp_path: Path) -> None:
         path.write_bytes(run([form, "-1", "-c", raw]))
     found = look(path)
     assert found.name == "arm64"
-    assert len(found.found) == 2
+    # Of a gzip file only the first megabytes are looked at, and mke2fs puts the programs anywhere.
+    assert len(found.found) in ((1, 2) if form == "gzip" else (2,))
 
 
 def test_the_same_is_seen_with_access_points_as_without(tmp_path: Path) -> None:
