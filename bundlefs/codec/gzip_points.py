@@ -163,7 +163,10 @@ class GzipPoints:
         except OSError as error:  # all of its own errors are, but those of misuse
             if self._stream.error is not None:
                 raise self._stream.error from None
-            raise self._damaged(f"the gzip stream is damaged: {error}") from error
+            # What the library says of it depends on memory that it has not set.
+            raise self._damaged(
+                f"the gzip stream is damaged: its content cannot be inflated at {number * SPACING}"
+            ) from error
         if self._stream.error is not None and len(data) < SPACING:
             raise self._stream.error  # it took what could not be read for the end
         return data
