@@ -12,8 +12,8 @@ MIB = 1 << 20
 
 def real(path: Path, size: int) -> Path:
     """Make an ext4 image of `size` bytes, mostly filled with binaries, libraries and texts."""
-    # Of a small one, journal and inodes take up to a mebibyte more than a share.
-    return dense(filled(path, size, size * 85 // 100 - MIB), path)
+    # In a small one, what is no file takes more than a share.
+    return dense(filled(path, size, min(size * 85 // 100, size - 4 * MIB)), path)
 
 
 def filled(path: Path, size: int, data: int) -> Path:

@@ -237,7 +237,7 @@ def real_size(bench: Bench, report: Report) -> None:
     folder = bench.folder / "real-size"
     folder.mkdir()
     step(f"  an ext4 with {bench.data / MIB:.0f} MiB of files")
-    image = filled(folder / "image.raw", bench.data * 9 // 8, bench.data)
+    image = filled(folder / "image.raw", bench.data * 9 // 8 + 4 * MIB, bench.data)
     ground = RealSize(image, bench.data, folder / "bundle", bench.mountpoint, folder / "s3")
     alone = ground.pass_alone()
     ground.make_bundle()
