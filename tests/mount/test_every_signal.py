@@ -134,6 +134,10 @@ def is_up(mountpoint: Path) -> bool:
     return is_mounted(mountpoint) and (mountpoint / ".bundlefs/status.json").exists()
 
 
+def run_umount(mountpoint: Path) -> bool:
+    return subprocess.run(["umount", mountpoint], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, "umount"], ids=str)
 @pytest.mark.parametrize("number", SOME, ids=str)
 def test_while_it_ends(number: int, how: int | str, image: Path, mountpoint: Path) -> None:
@@ -141,7 +145,8 @@ def test_while_it_ends(number: int, how: int | str, image: Path, mountpoint: Pat
         with command("mount", "-f", image, mountpoint) as process:
             assert eventually(lambda: is_up(mountpoint), SOON), process.poll()
             if isinstance(how, str):
-                subprocess.run(["umount", mountpoint], check=True)
+                # Others who list all mounts of this host, as some tests do, look into it.
+                assert eventually(lambda: run_umount(mountpoint))
             else:
                 process.send_signal(how)
             deadline = time.monotonic() + SOON
