@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.bundles import Workshop
 from tests.support.keys import KeyPair, make_key_pair
+from tests.support.mounts import detach
 from tests.support.sources import Originals
 
 # A busy machine is slow at any moment, and no test is wrong for that.
@@ -50,11 +51,12 @@ def workshop(
 
 
 @pytest.fixture
-def mountpoint(tmp_path: Path) -> Path:
-    """An empty folder to mount on."""
+def mountpoint(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder to mount on; nothing stays there if the test fails."""
     folder = tmp_path / "mnt"
     folder.mkdir()
-    return folder
+    yield folder
+    detach(folder)
 
 
 @pytest.fixture(scope="session")
