@@ -15,15 +15,14 @@ from obstore.fsspec import FsspecStore
 
 from bundlefs import FsspecSink, MemorySink
 from tests import reference
-from tests.stream.badsinks import bundle_to, parts_in
+from tests.stream.badsinks import IMAGE, bundle_to, parts_in
 from tests.stream.engine import HANG, SECRET
-from tests.support import images, servers
+from tests.support import servers
 from tests.support.folders import contents
 
 MIB = 1 << 20
 PROMPT = 20
 """Seconds within which an error must have come, with two retries of the store's own."""
-IMAGE = b"".join(images.noise(23 * MIB, "sinks"))
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 
 from bundlefs import BundleWriter, Metadata, Sink, State
 from tests.stream.engine import CREATED, HANG, NANOSECONDS, SECRET, user_keys
+from tests.support import images
 from tests.support.tools import ACCOUNT
 
 MIB = 1 << 20
+IMAGE = b"".join(images.noise(23 * MIB, "sinks"))
+"""What is bundled: two parts and a bit."""
 
 
 def no_room() -> OSError:

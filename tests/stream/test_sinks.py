@@ -9,33 +9,27 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bundlefs import (
     DirectorySink,
     MemorySink,
-    Metadata,
     Sink,
     SinkFile,
 )
-from bundlefs.base.errors import ClosedError
-from bundlefs.bundling.sinks import PartWriter, written
-from bundlefs.state.index import PART_SIZE, part_name
+from bundlefs.bundling.sinks import written
+from bundlefs.state.index import PART_SIZE
 from tests import reference
-from tests.stream.badsinks import NotingSink, Plan, bundle_to, parts_in
-from tests.stream.engine import HANG, SECRET
-from tests.support import images
+from tests.stream.badsinks import IMAGE, bundle_to, parts_in
+from tests.stream.engine import SECRET
 from tests.support.folders import contents, tiny
-from tests.support.tools import ACCOUNT, run, tool
+from tests.support.tools import run, tool
 
 KIB = 1 << 10
 MIB = 1 << 20
 PROMPT = 20
 """Seconds within which an error must have come, with two retries of the store's own."""
-IMAGE = b"".join(images.noise(23 * MIB, "sinks"))
-METADATA = Metadata(ACCOUNT)
 
 
 @pytest.fixture(scope="module")
@@ -286,84 +280,3 @@ def test_the_protocol_is_one_for_type_checkers(tmp_path: Path) -> None:
         f"program{number}.py" for number in range(1, 1 + len(MISFITS))
     ]
     assert all('expected "Sink"  [arg-type]' in line for line in wrong)
-
-
-# --- parts ---
-
-
-def name(number: int) -> str:
-    return part_name("image", number, 2)
-
-
-@pytest.mark.parametrize("piece", [PART_SIZE - 1, PART_SIZE, 3 * MIB, 25 * MIB])
-def test_parts_are_cut_where_they_end(piece: int) -> None:
-    sink = MemorySink()
-    parts = PartWriter(sink, name)
-    sealed = memoryview(IMAGE)
-    for start in range(0, len(sealed), piece):
-        parts.write(sealed[start : start + piece])
-    parts.close()
-    assert parts_in(sink.files) == reference.cut(IMAGE)
-
-
-def test_a_full_last_part_has_no_empty_one_behind_it() -> None:
-    sink = MemorySink()
-    parts = PartWriter(sink, name, start=3 * PART_SIZE)
-    parts.write(memoryview(IMAGE)[: 2 * PART_SIZE])
-    parts.close()
-    parts.close()
-    assert sorted(sink.files) == ["image.part.03", "image.part.04"]
-
-
-@pytest.mark.parametrize("call", ["open", "write", "close"])
-def test_nothing_is_written_after_an_error(call: str) -> None:
-    sink = NotingSink(Plan(call, times=1))
-    parts = PartWriter(sink, name)
-    with pytest.raises(OSError, match="No space"):
-        parts.write(memoryview(IMAGE)[:PART_SIZE])
-    assert (sink.files, sink.loose) == ({}, [])
-    with pytest.raises(ClosedError):
-        parts.write(memoryview(IMAGE)[: 2 * PART_SIZE])
-    with pytest.raises(ClosedError):
-        parts.close()
-    parts.discard()
-    assert (sink.files, sink.loose) == ({}, [])
-
-
-def test_to_give_up_waits_for_the_write_under_way() -> None:
-    """Else its file would be opened again behind the one who has swept up."""
-    sink = NotingSink(pause=0.3)
-    parts = PartWriter(sink, name)
-    results: list[BaseException] = []
-
-    def write() -> None:
-        try:
-            for _ in range(20):
-                parts.write(memoryview(bytes(MIB)))
-        except ClosedError as error:
-            results.append(error)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    time.sleep(0.1)
-    parts.discard()
-    assert (sink.files, sink.loose) == ({}, [])
-    thread.join(HANG)
-    assert (sink.files, sink.loose, len(results)) == ({}, [], 1)
-
-
-def test_the_first_error_is_the_one_that_is_told() -> None:
-    class Worse(NotingSink):
-        def open(self, filename: str) -> Any:  # noqa: ANN401  # a file of its own
-            file = super().open(filename)
-
-            def discard() -> None:
-                raise ZeroDivisionError
-
-            file.discard = discard  # type: ignore[method-assign]  # what a bad sink does
-            return file
-
-    with pytest.raises(OSError, match="No space"):
-        bundle_to(Worse(Plan("write", 1)), IMAGE)
-    with pytest.raises(OSError, match="No space"), written(Worse(Plan("close")), "x"):
-        pass
