@@ -55,6 +55,12 @@ def spool(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a state file is to be, in a folder that is not there yet."""
+    return tmp_path / "folder" / "disk.state"
+
+
 @pytest.fixture(scope="session")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A disk without a partition table of each kind."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from bundlefs.base.spans import Span
@@ -10,6 +11,7 @@ from bundlefs.keys.rsa import Secret
 from bundlefs.state import file as statefile
 from bundlefs.state import open as module
 from bundlefs.state.choice import Wanted
+from bundlefs.state.format import StateContents
 from bundlefs.state.saved import StateFile
 
 WANTED = Wanted(
@@ -35,9 +37,7 @@ def grow(state: StateFile) -> None:
 
 
 def blocks_in(path: Path) -> int:
-    contents = statefile.read(path)
-    assert contents
-    return contents.index.blocks
+    return contents(path).index.blocks
 
 
 def read(state: StateFile) -> None:
@@ -50,3 +50,15 @@ def secret(path: Path, asked: Wanted, *, fresh: bool = False) -> Secret:
     """Open the bundle that is asked for, and tell its secret."""
     with opened(path, asked, fresh=fresh) as state:
         return state.secret
+
+
+def like(**terms: str) -> Wanted:
+    """Ask for another bundle of the same image."""
+    return replace(WANTED, terms={**WANTED.terms, **terms})
+
+
+def contents(path: Path) -> StateContents:
+    """Read a state file that is there and whole."""
+    found = statefile.read(path)
+    assert found
+    return found
