@@ -145,7 +145,7 @@ def test_while_it_ends(number: int, how: int | str, image: Path, mountpoint: Pat
         with command("mount", "-f", image, mountpoint) as process:
             assert eventually(lambda: is_up(mountpoint), SOON), process.poll()
             if isinstance(how, str):
-                # Others who list all mounts of this host, as some tests do, look into it.
+                # Its own first look may not be over, and others list all mounts of this host.
                 assert eventually(lambda: run_umount(mountpoint))
             else:
                 process.send_signal(how)

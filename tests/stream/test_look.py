@@ -106,7 +106,9 @@ def test_what_contradicts_itself_tells_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["gzip", "xz", "qcow2"])
 def test_in_another_form(form: str, tmp_path: Path) -> None:
-    raw = disk(tmp_path / "raw", [(ROOT_ARM64, system(tmp_path / "root", ARM64))])
+    # So small that the program is in the first megabytes, which is all that is read of a gzip file.
+    root = system(tmp_path / "root", ARM64, layout="plain", size="2M")
+    raw = disk(tmp_path / "raw", [(ROOT_ARM64, root)])
     path = tmp_path / "image"
     if form == "qcow2":
         sources.qemu("qcow2")(raw, path)
@@ -114,8 +116,7 @@ def test_in_another_form(form: str, tmp_path: Path) -> None:
         path.write_bytes(run([form, "-1", "-c", raw]))
     found = look(path)
     assert found.name == "arm64"
-    # Of a gzip file only the first megabytes are looked at, and mke2fs puts the programs anywhere.
-    assert len(found.found) in ((1, 2) if form == "gzip" else (2,))
+    assert len(found.found) == 2
 
 
 def test_the_same_is_seen_with_access_points_as_without(tmp_path: Path) -> None:

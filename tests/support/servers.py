@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests.support.tools import clean_env, run, tool
 
@@ -34,6 +35,21 @@ class Server:
     def at(self, url: str) -> "Server":
         """Return the same server as reached through `url`, a proxy's."""
         return replace(self, url=url)
+
+
+_BUSY = {"01", "03", "08"}
+"""Connections that a server has not ended: established, arriving, or left by who is gone."""
+
+
+def is_idle(server: Server) -> bool:
+    """Whether a server is done with all who were connected, gone ones too [proc_net_tcp(5)]."""
+    port = f":{urlsplit(server.url).port:04X}"
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]
+    ]
+    return not any(fields[1].endswith(port) and fields[3] in _BUSY for fields in lines)
 
 
 @contextlib.contextmanager

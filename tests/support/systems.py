@@ -43,10 +43,12 @@ def tree(folder: Path, number: int, layout: str = "merged") -> Path:
     return folder
 
 
-def system(path: Path, number: int, kind: str = "ext4", layout: str = "merged") -> Path:
-    """Make a file system of 24 MiB with a system in it."""
+def system(
+    path: Path, number: int, kind: str = "ext4", layout: str = "merged", size: str = "24M"
+) -> Path:
+    """Make a file system with a system in it."""
     folder = tree(path.with_name(f".{path.name}-tree"), number, layout)
-    run(["mke2fs", "-q", "-F", "-t", kind, "-d", folder, path, "24M"])
+    run(["mke2fs", "-q", "-F", "-t", kind, "-d", folder, path, size])
     return path
 
 
