@@ -54,8 +54,8 @@ class Draft:
     """A file that gets its name when it is whole. A context manager.
 
     What is private has mode 0600 and no name before. Where the file system cannot have that, and
-    for what is not private, the name is `.NAME.XXXXXXXX` and the suffix until then, with eight
-    hex digits. A kill can leave that behind, for `sweep` to find.
+    for what is not private, the name is `.NAME.`, eight hex digits and the suffix until then. A
+    kill can leave that behind, for `sweep` to find.
 
     Args:
         path: what it is going to be called.

@@ -67,8 +67,7 @@ def chain(first: Future[A], then: Callable[[A], Future[B]]) -> Future[B]:
             return
         try:
             second = then(first.result())
-        # Whatever it is, it is for those who wait.
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  # it is for those who wait
             refuse(result, error)
         else:
             second.add_done_callback(partial(_forward, result))
@@ -147,6 +146,5 @@ def _settle_joined(
             return
     try:
         give(result, join([future.result() for future in futures]))
-    # Whatever it is, it is for those who wait.
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:  # noqa: BLE001  # it is for those who wait
         refuse(result, error)

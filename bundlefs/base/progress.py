@@ -148,8 +148,7 @@ def _tell(wait: Wait) -> None:
     if _observer is not None:
         try:
             _observer(wait)
-        # A display is not worth what is shown.
-        except Exception:
+        except Exception:  # a display is not worth what is shown
             observe(None)
             log.exception("progress is not shown any more")
 

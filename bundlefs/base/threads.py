@@ -82,8 +82,7 @@ def settle(future: Future[Any], call: Callable[[], object]) -> None:
         return
     try:
         future.set_result(call())
-    # Whatever it is, it is for those who wait.
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:  # noqa: BLE001  # it is for those who wait
         future.set_exception(error)
 
 

@@ -171,8 +171,7 @@ class Frontier:
         try:
             self._go_on()
             return self._take_steps()
-        # Whatever it is, those who wait must hear of it: they hang otherwise.
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  # those who wait must hear of it: they hang otherwise
             self.fail(error)
         return False
 

@@ -144,8 +144,7 @@ class SealedStream:
                 self._read_plain(block, future)
             else:
                 self._hand_out(block, future, kept)
-        # Whatever it is, those who wait must hear of it.
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  # those who wait must hear of it
             self._give_up(block, future, error)
 
     def _read_plain(self, block: int, future: Future[memoryview]) -> None:
@@ -165,8 +164,7 @@ class SealedStream:
             data = self._remake(block, plain)
             self._store.put_again(block, data)
             self._hand_out(block, future, data)
-        # Whatever it is, those who wait must hear of it.
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  # those who wait must hear of it
             self._give_up(block, future, error)
         finally:
             self._workers.room.leave(place)

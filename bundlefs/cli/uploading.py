@@ -100,8 +100,7 @@ def _of_folder(
 
 def _of_image(asked: argparse.Namespace, words: list[str], wanted: Wanted) -> list[str]:
     """Upload the bundle of an image: mounted if that is possible, else made part by part."""
-    # Links stay: a state knows an image by its path.
-    image = Path(os.path.abspath(asked.source))  # noqa: PTH100
+    image = Path(os.path.abspath(asked.source))  # noqa: PTH100  # links stay: a state has its path
     mode = asked.source.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         raise UsageError(f"{image} is no image; give a file or a block device")

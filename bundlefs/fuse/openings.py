@@ -106,8 +106,7 @@ class Openings:
         try:
             image.found = self._identity(image.path) or image.found
             view = self._same(image, self._opened(image))
-        # Whatever it is, those who wait must hear of it: they hang otherwise.
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  # those who wait must hear of it: they hang otherwise
             self._tell_failure(image, opened, error)
             return
         found = image.found

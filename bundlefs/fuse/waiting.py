@@ -76,8 +76,7 @@ async def in_thread(call: Callable[[], T], asker: int) -> T:
     def settle() -> None:
         try:
             future.set_result(call())
-        # Whoever waits gets it, whatever it is.
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  # whoever waits gets it
             future.set_exception(error)
 
     start_abandonable(settle, "ask")

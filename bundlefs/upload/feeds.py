@@ -116,8 +116,7 @@ class Shown:
                     course.end(number)
                 except OSError as error:
                     raise self._explained(error) from error
-        # Whatever it is, the main thread must hear of it: it would wait for ever.
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  # the main thread must hear of it: it would wait for ever
             course.stop(error)
 
     def _explained(self, error: OSError) -> Exception:

@@ -119,6 +119,5 @@ def _send(course: Course, sender: Sender) -> None:
                 course.failed(parts, error)
             else:
                 course.sent(parts)
-    # Whatever it is, the main thread must hear of it: it would wait for ever.
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:  # noqa: BLE001  # the main thread must hear of it: it would wait for ever
         course.stop(error)

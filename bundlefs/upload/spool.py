@@ -61,8 +61,7 @@ class Spool:
             sink = _Sink(self, course)
             Export(self._made, self._tap, sink, None, passed).run()
             course.end(len(self._sizes))
-        # Whatever it is, the main thread must hear of it: it would wait for ever.
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  # the main thread must hear of it: it would wait for ever
             course.stop(error)
 
     def _size(self, name: str) -> int:

@@ -28,8 +28,7 @@ def add_parser(commands: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the script."""
     options = typed(_Options, arguments)
-    # Only this command has to wait for it to load.
-    from argcomplete.shell_integration import shellcode  # noqa: PLC0415
+    from argcomplete.shell_integration import shellcode  # noqa: PLC0415  # for this command alone
 
     print(shellcode(["bundlefs"], shell=options.shell), end="")
     return 0

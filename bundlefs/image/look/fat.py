@@ -45,8 +45,7 @@ class Fat:
         self._data = self._root + ceil_div(self._root_size, sector) * sector
         self._first = 0 if roots else root
         clusters = ((small or large) * sector - self._data) // self._cluster
-        # The number of clusters alone tells which it is.
-        self._bits = 12 if clusters < 4085 else 16 if clusters < 65525 else 32  # noqa: PLR2004
+        self._bits = 12 if clusters < 4085 else 16 if clusters < 65525 else 32  # noqa: PLR2004  # all that tells which it is
 
     def names(self, *path: str) -> list[str]:
         """Return the short names in a folder, such as `BOOTX64.EFI`.
