@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 
 from tests.support.bundles import Workshop
+from tests.support.folders import tiny
 from tests.support.keys import KeyPair, make_key_pair
 from tests.support.mounts import detach
 from tests.support.sources import Originals
@@ -57,6 +58,13 @@ def mountpoint(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     yield folder
     detach(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    with tiny(tmp_path / "small", 64 << 10) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

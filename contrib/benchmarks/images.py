@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MIB = 1 << 20
+OVERHEAD = 4 * MIB
+"""What an ext4 has besides files, which in a small one is more than a share of it."""
 
 
 def real(path: Path, size: int) -> Path:
     """Make an ext4 image of `size` bytes, mostly filled with binaries, libraries and texts."""
-    # In a small one, what is no file takes more than a share.
-    return dense(filled(path, size, min(size * 85 // 100, size - 4 * MIB)), path)
+    return dense(filled(path, size, min(size * 85 // 100, size - OVERHEAD)), path)
 
 
 def filled(path: Path, size: int, data: int) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import others
 from back import Back
-from images import MIB, dense, filled, sparse
+from images import MIB, OVERHEAD, dense, filled, sparse
 from measure import Cost
 from mounts import first_pass, from_memory, mounted, read_all, read_at_random
 from real_size import WIRE, RealSize, told
@@ -237,7 +237,7 @@ def real_size(bench: Bench, report: Report) -> None:
     folder = bench.folder / "real-size"
     folder.mkdir()
     step(f"  an ext4 with {bench.data / MIB:.0f} MiB of files")
-    image = filled(folder / "image.raw", bench.data * 9 // 8 + 4 * MIB, bench.data)
+    image = filled(folder / "image.raw", bench.data * 9 // 8 + OVERHEAD, bench.data)
     ground = RealSize(image, bench.data, folder / "bundle", bench.mountpoint, folder / "s3")
     alone = ground.pass_alone()
     ground.make_bundle()

@@ -63,6 +63,14 @@ FEW_FILES = 90
 LOTS = 120
 
 
+def texts(folder: Path, count: int, size: int) -> Path:
+    """Make a folder of so many images, each with a text of its own."""
+    folder.mkdir()
+    for number in range(count):
+        images.text_image(folder / f"{number:03}", size, str(number))
+    return folder
+
+
 def files(image: Path) -> dict[str, tuple[int, int, int, bytes]]:
     """Give what a copy tool sees of a folder."""
     found = {}
@@ -75,10 +83,7 @@ def files(image: Path) -> dict[str, tuple[int, int, int, bytes]]:
 
 @pytest.mark.parametrize("options", [(), ("--fresh",), ("--state", "none")], ids=str)
 def test_more_images_than_open_files(options: tuple[str, ...], tmp_path: Path) -> None:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for number in range(LOTS):
-        images.text_image(folder / f"{number:03}", 10_000, str(number))
+    folder = texts(tmp_path / "images", LOTS, 10_000)
     images.random_image(folder / "large", 21 * MIB)
     with mounted(folder, tmp_path / "mnt", *OPTIONS, "--cache-size", "0", *options) as mount:
         resource.prlimit(mount.pid, resource.RLIMIT_NOFILE, (FEW_FILES, FEW_FILES))
@@ -102,10 +107,7 @@ def test_more_images_than_open_files(options: tuple[str, ...], tmp_path: Path) -
 
 
 def test_an_image_that_changes_while_it_is_not_open(tmp_path: Path) -> None:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for number in range(LOTS):
-        images.text_image(folder / f"{number:03}", 10_000, str(number))
+    folder = texts(tmp_path / "images", LOTS, 10_000)
     with mounted(folder, tmp_path / "mnt", *OPTIONS) as mount:
         resource.prlimit(mount.pid, resource.RLIMIT_NOFILE, (FEW_FILES, FEW_FILES))
         for image in sorted(mount.path.iterdir()):
@@ -161,12 +163,9 @@ def test_memory_and_threads_do_not_grow_with_the_number_of_images(tmp_path: Path
 
 
 def test_one_after_the_other_needs_no_more_threads(tmp_path: Path) -> None:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for number in range(MANY):
-        images.text_image(folder / f"{number:02}", 100_000, str(number))
+    folder = texts(tmp_path / "images", MANY, 100_000)
     with mounted(folder, tmp_path / "mnt", *OPTIONS) as mount:
-        assert len(names(mount.path / "00")) == 2
+        assert len(names(mount.path / "000")) == 2
         before = threads(mount)
         for image in sorted(mount.path.iterdir()):
             assert len(names(image)) == 2

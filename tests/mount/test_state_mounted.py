@@ -1,15 +1,15 @@
 """What a mount says of a state file that it cannot or must not use."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.mount.commands import refusal
 from tests.mount.states import secret_of
+from tests.support.folders import filled
 from tests.support.mounts import Mount, mounted
-from tests.support.tools import run
 
 
 def test_a_second_mount_is_told_of_the_first(image: Path, mountpoint: Path, tmp_path: Path) -> None:
@@ -100,27 +100,8 @@ def test_a_state_that_cannot_be_trusted(
             pass
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    where = tmp_path / "small"
-    where.mkdir()
-    run(["mount", "-t", "tmpfs", "-o", "size=64k", "bundlefs-test", where])
-    try:
-        yield where
-    finally:
-        run(["umount", "-l", where])
-
-
-def fill(disk: Path) -> Path:
-    ballast = disk / "ballast"
-    free = os.statvfs(disk)
-    ballast.write_bytes(bytes(free.f_bfree * free.f_bsize))
-    assert os.statvfs(disk).f_bfree == 0
-    return ballast
-
-
 def test_a_full_disk_at_mount(image: Path, mountpoint: Path, small_disk: Path) -> None:
-    fill(small_disk)
+    filled(small_disk)
     path = small_disk / "state"
     line = refusal("mount", "--state", path, image, mountpoint, code=1)
     assert line.startswith(f"bundlefs: cannot write the state file {path}: No space left on device")
@@ -138,7 +119,7 @@ def test_a_full_disk_while_mounted(
     path, log = small_disk / "state", tmp_path / "log"
     options = ("--level", "1", "--state", path)
     with mounted(image, mountpoint, *options, "--log-file", log) as mount:
-        ballast = fill(small_disk)
+        ballast = filled(small_disk)
         shown = everything(mount)
         warnings = [line for line in log.read_text().splitlines() if " WARNING: " in line]
         [warning] = warnings

@@ -5,9 +5,8 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from bundlefs.state.places import default_folder, default_path
 from bundlefs.state.saved import StateFile
 from tests.stream.states import WANTED, blocks_in, grow, open_file, opened, read, secret
 from tests.support import images
+from tests.support.folders import filled
 from tests.support.tools import ACCOUNT, run
 
 
@@ -191,27 +191,6 @@ def test_saved_as_it_grows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         state.index.append_last(5, CbcState(bytes(16), bytes(1015 % 16)), 1, Totals(1, "d", 1024))
         state.progress()
         assert blocks_in(path) == 2, "the end is always saved"
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    run(["mount", "-t", "tmpfs", "-o", "size=64k", "bundlefs-test", folder])
-    try:
-        yield folder
-    finally:
-        run(["umount", "-l", folder])
-
-
-def filled(folder: Path) -> Path:
-    """Write until nothing more fits."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    assert os.statvfs(folder).f_bfree == 0
-    return ballast
 
 
 def test_no_room_to_begin(small_disk: Path) -> None:

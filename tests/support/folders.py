@@ -1,7 +1,8 @@
 """Folders: all files in one, and one that is a small file system of its own."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.mounts import detach
@@ -22,3 +23,13 @@ def tiny(folder: Path, size: int) -> Iterator[Path]:
         yield folder
     finally:
         detach(folder)
+
+
+def filled(folder: Path) -> Path:
+    """Write a file until nothing more fits, and give it."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    assert os.statvfs(folder).f_bfree == 0
+    return ballast
