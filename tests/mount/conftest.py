@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mount.live import SIZE
 from tests.mount.shelves import OPTIONS
 from tests.support import images
 from tests.support.keys import KeyPair
@@ -20,6 +21,12 @@ DAMAGED = b"\x1f\x8b\x08" + bytes(100)
 def image(tmp_path: Path) -> Path:
     """Two parts of noise."""
     return images.random_image(tmp_path / "disk", 12 * MIB)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five parts of noise, which tests copy and then spoil."""
+    return images.random_image(tmp_path_factory.mktemp("original") / "disk", SIZE)
 
 
 @pytest.fixture
